@@ -1,0 +1,1 @@
+//! Builds the UKI and the disk images.

@@ -1,0 +1,1 @@
+//! The pod network and the service tables, programmed over netlink.

@@ -1,0 +1,1 @@
+//! The cluster's name server and forwarder.

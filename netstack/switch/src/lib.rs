@@ -1,0 +1,1 @@
+//! The QEMU rig's userspace Ethernet switch and gateway.

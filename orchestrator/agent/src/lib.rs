@@ -1,0 +1,1 @@
+//! The effects on a node: shims, images, volumes, probes, the pod network.

@@ -1,0 +1,1 @@
+//! The node daemon: it joins everything that a machine runs.

@@ -1,0 +1,3 @@
+//! The node daemon: it joins everything that a machine runs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The whole cluster in one process, from one seed.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The replicated store: Raft, log, snapshots, revisions, watch.

@@ -1,0 +1,1 @@
+//! The API kinds: typed views, schema, defaults, validation.

@@ -1,0 +1,1 @@
+//! The QEMU rig, and the scenarios that boot the shipped image.

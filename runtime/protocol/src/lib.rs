@@ -1,0 +1,1 @@
+//! What the agent and a pod's shim say to each other.

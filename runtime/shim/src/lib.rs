@@ -1,0 +1,1 @@
+//! One pod's supervisor: libcontainer, stdio, logs, exit codes.

@@ -1,0 +1,3 @@
+//! One pod's supervisor: libcontainer, stdio, logs, exit codes.
+
+fn main() {}
