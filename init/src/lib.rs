@@ -1,1 +1,9 @@
-//! PID 1, and the protocol by which the other programs talk to it.
+//! PID 1's library: what other programs need to know about the machine they run on.
+//!
+//! - [`config`]: the machine config, one YAML document, decoded strictly.
+//! - [`protocol`]: the control socket by which `node` asks PID 1 for status, config, reboot and power-off.
+//!
+//! The program itself (boot phases, disks, supervision) is in the binary, next to this library.
+
+pub mod config;
+pub mod protocol;

@@ -1,1 +1,5 @@
 //! Links, addresses, routes and DHCP, synchronously.
+
+mod cidr;
+
+pub use cidr::{Cidr, CidrError};
