@@ -1,0 +1,69 @@
+//! What a controller is, and the list of all of them.
+//!
+//! A controller is level-triggered: an event only says which keys to look at again, and a plan is made from the world as
+//! it is, never from the event. It holds no state of its own, so one that starts anew on another node goes on where the
+//! last one stopped.
+
+use podium_types::{Now, ObjectKey};
+
+use crate::plan::{EventStep, Plan, Step};
+use crate::world::{Change, World};
+
+/// A pure function from a part of the world to a plan.
+pub trait Controller: Send + Sync {
+    /// Lower-case, with hyphens; in logs, metrics and the user name `system:controller:<name>`.
+    fn name(&self) -> &'static str;
+
+    /// The keys whose plan may differ because of a change that `world` already includes. Too many is slow, too few is a bug.
+    fn keys_for(&self, world: &World, change: &Change) -> Vec<ObjectKey>;
+
+    /// What to do about a key. Total: a key that does not exist any more gives [`Plan::nothing`].
+    fn plan(&self, world: &World, key: &ObjectKey, now: Now) -> Plan;
+
+    /// The family of a key. Plans of one family, across controllers, are made one at a time, and each one sees all writes of
+    /// those before it. Keys that bound a shared number (a Deployment and its ReplicaSets share the surge) are one family.
+    fn family(&self, world: &World, key: &ObjectKey) -> ObjectKey {
+        let _ = world;
+        key.clone()
+    }
+
+    /// What to tell the user when the API refused a step with this message, if anything.
+    fn refused(
+        &self,
+        world: &World,
+        key: &ObjectKey,
+        step: &Step,
+        message: &str,
+    ) -> Option<EventStep> {
+        let _ = (world, key, step, message);
+        None
+    }
+}
+
+/// What controllers need to know about the cluster that is not an object of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Certificates, PEM, that clients in pods shall trust: the contents of each namespace's `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+    /// Finished pods beyond this number are removed, oldest first. Kubernetes' default.
+    pub terminated_pods: usize,
+    /// Events are removed this long after they last occurred.
+    pub event_ttl: std::time::Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root_ca_pem: String::new(),
+            terminated_pods: 12_500,
+            event_ttl: std::time::Duration::from_secs(3600),
+        }
+    }
+}
+
+/// All controllers that the cluster's leader runs.
+#[must_use]
+pub fn controllers(settings: &Settings) -> Vec<Box<dyn Controller>> {
+    let _ = settings;
+    Vec::new()
+}
