@@ -5,7 +5,7 @@
 //! - [`World`] is what is known: every object of the API, typed and indexed, built from the store's watch stream alone.
 //! - A [`Controller`] turns the part of the world that one key names into a [`Plan`]: a list of [`Step`]s, each one call
 //!   of the API, and the time at which to look again if nothing happens before.
-//! - `driver::Driver` is the generic loop around all controllers as a state machine: events and outcomes in, actions
+//! - [`driver::Driver`] is the generic loop around all controllers as a state machine: events and outcomes in, actions
 //!   out. The node daemon and the simulator do what its actions say, and nothing else; so both run the same loop.
 //!
 //! Deliberately elsewhere: watching, calling the API, clocks, randomness, tasks, logging. Nothing in this crate reads a
@@ -19,6 +19,7 @@
 //! - A family of keys (see [`Controller::family`]) is never planned on a world that lacks one of the family's own writes.
 
 pub mod controller;
+pub mod driver;
 pub mod event;
 pub mod name;
 pub mod object;

@@ -277,7 +277,7 @@ pub struct Occurrence {
     /// Normal or Warning.
     pub severity: Severity,
     /// One CamelCase word that programs match on.
-    pub reason: &'static str,
+    pub reason: String,
     /// The sentence for people.
     pub message: String,
     /// The field it concerns, as `spec.containers{name}`.

@@ -1,0 +1,339 @@
+//! The loop around all controllers, as a state machine.
+//!
+//! ```text
+//!            Observed{events, through}                Run{calls}
+//!  watch ───────────────────────────►  ┌────────┐ ──────────────► API pipeline
+//!                                      │ Driver │
+//!  timer ──────── Woken ────────────►  └────────┘ ◄────────────── Finished{results}
+//!                                          │ Fence                      Fenced{revision}
+//!                                          ▼
+//!                                   linearizable read
+//! ```
+//!
+//! # What the surroundings promise
+//!
+//! 1. A driver lives as long as one term of this node's leadership. It is made from a snapshot of the store taken after
+//!    the term began, gets every event after that snapshot in order, and is dropped when leadership is lost. No call of a
+//!    dropped driver is started, and none is forwarded to another leader: the store commits it in this term or never.
+//! 2. `Observed.through` is a revision of which every event has been handed over, in this batch or an earlier one.
+//! 3. Each [`Action::Run`] is answered by exactly one [`Input::Finished`] with one result per call, however long it takes.
+//!    A call is applied through the API as the user `system:controller:<controller>`, no earlier than the call it names in
+//!    [`Call::after`] has been done, and not at all (`Skipped`) if that one was not done.
+//! 4. `Unknown` is for a call that may or may not have been committed. An [`Action::Fence`] asks for a linearizable read made
+//!    after everything that is unknown has been decided; its revision is the answer.
+//! 5. [`Driver::next_wake`] is asked after every step, and [`Input::Woken`] is given then or later.
+//!
+//! # What the driver promises
+//!
+//! - **The barrier.** A family of keys is planned one at a time, and only on a world whose revision has reached that of the
+//!   family's last own write. So no plan is repeated because its own result has not come back yet, and two controllers
+//!   that share a bound (a Deployment's surge) never both spend it.
+//! - A key whose steps did not all succeed is planned again after a delay that doubles from 5 ms to 60 s, events or not.
+//! - A key that nothing asked for and that has no wake time is not planned.
+//! - The actions are a function of the inputs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use podium_types::{Now, ObjectKey};
+
+use crate::controller::Controller;
+use crate::event;
+use crate::plan::{Plan, Step};
+use crate::world::{Change, ObjectEvent, World};
+
+mod queue;
+
+pub use queue::{Queue, TaskKey};
+
+/// How many runs may be under way at once. Enough to fill a group commit of the store, little enough that a plan made now
+/// is carried out soon.
+const MOST_RUNS: usize = 64;
+
+/// Names one [`Action::Run`] of a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// What the surroundings tell the driver.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Events of the store's watch, in order.
+    Observed {
+        /// The events; may be empty.
+        events: Vec<ObjectEvent>,
+        /// All events up to this revision have now been handed over.
+        through: u64,
+    },
+    /// A run has ended.
+    Finished {
+        /// Which.
+        run: RunId,
+        /// One for each of its calls.
+        results: Vec<CallResult>,
+    },
+    /// The answer to [`Action::Fence`].
+    Fenced {
+        /// Whose.
+        run: RunId,
+        /// The revision that was read.
+        revision: u64,
+    },
+    /// The time of [`Driver::next_wake`] has come.
+    Woken,
+}
+
+/// How one call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallResult {
+    /// It has been committed, or there was nothing to change.
+    Done {
+        /// The revision that wrote it; for a call that changed nothing, the object's.
+        revision: u64,
+    },
+    /// The API refused it, whatever the reason (conflict, gone, exists, forbidden, invalid).
+    Refused {
+        /// The message of the API's Status.
+        message: String,
+    },
+    /// It may have been committed, or may yet be.
+    Unknown,
+    /// It was not made, because the call it comes after was not done.
+    Skipped,
+}
+
+/// One call of the API. Its step is never [`Step::Event`]: the driver has made a call of that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// What to do.
+    pub step: Step,
+    /// Index of a call in the same run that has to be done before.
+    pub after: Option<usize>,
+}
+
+/// What the surroundings have to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make these calls and answer with [`Input::Finished`].
+    Run {
+        /// Its name in the answer.
+        run: RunId,
+        /// Which controller asks.
+        controller: &'static str,
+        /// What it is about.
+        key: ObjectKey,
+        /// The calls.
+        calls: Vec<Call>,
+    },
+    /// Make one call; nobody waits for its outcome.
+    Report(Step),
+    /// Answer with [`Input::Fenced`].
+    Fence {
+        /// Its name in the answer.
+        run: RunId,
+    },
+    /// Tell the log: an object does not fit its kind, and typed controllers do not see it.
+    Unreadable {
+        /// The object.
+        key: ObjectKey,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+struct Run {
+    task: TaskKey,
+    /// The steps as planned, by index of their call; events have none.
+    steps: Vec<Option<Step>>,
+    revision: u64,
+    outcome: Outcome,
+    wake_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+}
+
+/// The loop around all controllers.
+pub struct Driver {
+    world: World,
+    controllers: Vec<Box<dyn Controller>>,
+    queue: Queue,
+    runs: BTreeMap<RunId, Run>,
+    last_run: u64,
+}
+
+impl Driver {
+    /// Starts from a snapshot: every object in `world` counts as new.
+    #[must_use]
+    pub fn new(controllers: Vec<Box<dyn Controller>>, world: World) -> Self {
+        let mut driver = Self {
+            world,
+            controllers,
+            queue: Queue::default(),
+            runs: BTreeMap::new(),
+            last_run: 0,
+        };
+        driver.queue.reached(driver.world.revision());
+        for object in driver.world.objects() {
+            let change = Change {
+                key: object.key.clone(),
+                revision: object.revision,
+                before: None,
+                after: Some(object.clone()),
+            };
+            ask(&driver.controllers, &driver.world, &mut driver.queue, &change);
+        }
+        driver
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Whether nothing is under way and nothing is due: the world is as the controllers want it, until an event or a wake.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.runs.is_empty() && self.queue.nothing_queued()
+    }
+
+    /// When to give [`Input::Woken`], on the monotonic clock.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.queue.next_wake()
+    }
+
+    /// Takes in what happened and says what to do now.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::Observed { events, through } => self.observe(&events, through, &mut actions),
+            Input::Finished { run, results } => self.finish(now, run, &results, &mut actions),
+            Input::Fenced { run, revision } => self.fenced(now, run, revision),
+            Input::Woken => {}
+        }
+        self.queue.wake(now.monotonic);
+        self.start_runs(now, &mut actions);
+        actions
+    }
+
+    fn observe(&mut self, events: &[ObjectEvent], through: u64, actions: &mut Vec<Action>) {
+        for event in events {
+            let Some(change) = self.world.apply(event) else { continue };
+            if let Some(reason) = change.after.as_ref().and_then(|object| object.defect.as_ref()) {
+                let (key, reason) = (event.key.clone(), reason.to_string());
+                actions.push(Action::Unreadable { key, reason });
+            }
+            ask(&self.controllers, &self.world, &mut self.queue, &change);
+        }
+        self.world.complete(through);
+        self.queue.reached(self.world.revision());
+    }
+
+    fn start_runs(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while self.runs.len() < MOST_RUNS {
+            let (controllers, world) = (&self.controllers, &self.world);
+            let family = |task: &TaskKey| controllers[task.controller].family(world, &task.key);
+            let Some(task) = self.queue.start(family) else { return };
+            let controller = &self.controllers[task.controller];
+            let plan = controller.plan(&self.world, &task.key, now);
+            if plan.is_empty() {
+                self.queue.done(now.monotonic, &task, 0, plan.wake_after);
+                continue;
+            }
+            let name = controller.name();
+            self.last_run += 1;
+            let id = RunId(self.last_run);
+            let calls = calls_of(&self.world, &plan, now);
+            let steps =
+                plan.steps.into_iter().map(|step| Some(step).filter(is_not_event)).collect();
+            actions.push(Action::Run { run: id, controller: name, key: task.key.clone(), calls });
+            let wake_after = plan.wake_after;
+            self.runs
+                .insert(id, Run { task, steps, revision: 0, outcome: Outcome::Done, wake_after });
+        }
+    }
+
+    fn finish(&mut self, now: Now, id: RunId, results: &[CallResult], actions: &mut Vec<Action>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let mut fence = false;
+        for (index, step) in run.steps.iter().enumerate() {
+            // A lost event is not worth planning again for.
+            let Some(step) = step else { continue };
+            match results.get(index).unwrap_or(&CallResult::Unknown) {
+                CallResult::Done { revision } => run.revision = run.revision.max(*revision),
+                CallResult::Unknown => {
+                    fence = true;
+                    run.outcome = Outcome::Failed;
+                }
+                CallResult::Refused { message } => {
+                    run.outcome = Outcome::Failed;
+                    let controller = &self.controllers[run.task.controller];
+                    if let Some(report) =
+                        controller.refused(&self.world, &run.task.key, step, message)
+                    {
+                        actions.push(Action::Report(event::record(&self.world, &report, now)));
+                    }
+                }
+                CallResult::Skipped => {}
+            }
+        }
+        if fence {
+            actions.push(Action::Fence { run: id });
+        } else {
+            self.close(now, id);
+        }
+    }
+
+    fn fenced(&mut self, now: Now, id: RunId, revision: u64) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.revision = run.revision.max(revision);
+            self.close(now, id);
+        }
+    }
+
+    fn close(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        match run.outcome {
+            Outcome::Done => {
+                self.queue.done(now.monotonic, &run.task, run.revision, run.wake_after);
+            }
+            Outcome::Failed => self.queue.failed(now.monotonic, &run.task, run.revision),
+        }
+    }
+}
+
+fn ask(controllers: &[Box<dyn Controller>], world: &World, queue: &mut Queue, change: &Change) {
+    for (index, controller) in controllers.iter().enumerate() {
+        for key in controller.keys_for(world, change) {
+            queue.ask(TaskKey { controller: index, key });
+        }
+    }
+}
+
+fn is_not_event(step: &Step) -> bool {
+    !matches!(step, Step::Event(_))
+}
+
+/// The calls of a plan, each after the one before it on the same object, and events after what they report.
+#[must_use]
+pub fn calls_of(world: &World, plan: &Plan, now: Now) -> Vec<Call> {
+    let mut last: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    let mut calls = Vec::with_capacity(plan.steps.len());
+    for (index, step) in plan.steps.iter().enumerate() {
+        let call = match step {
+            Step::Event(report) => {
+                Call { step: event::record(world, report, now), after: report.reports }
+            }
+            Step::Update { key, .. } | Step::Patch { key, .. } | Step::Delete { key, .. } => {
+                Call { step: step.clone(), after: last.insert(key.clone(), index) }
+            }
+            Step::Create { .. } | Step::Bind { .. } => Call { step: step.clone(), after: None },
+        };
+        calls.push(call);
+    }
+    calls
+}

@@ -1,0 +1,302 @@
+//! Making what containers need: volumes, then the sandbox, then its network. And taking over what is there already.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use podium_types::Now;
+
+use super::back_off::{BackOff, SETUP};
+use super::container::{Run, State};
+use super::interface::{Exit, Instance, PodCommand};
+use super::probe::Probes;
+use super::record::{InstanceState, PodRecord, Sandbox};
+use super::status::container_id;
+use super::teardown::TeardownStep;
+use super::{Intent, PodMachine, Stage, container::monotonic_of, occurrence};
+
+/// The step of the setup that is next or under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SetupStep {
+    what: What,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Volumes,
+    Sandbox,
+    Network,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Due { at: Duration },
+    Running,
+}
+
+/// What a setup command brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Done {
+    Volumes,
+    Sandbox,
+    Network(Vec<IpAddr>),
+}
+
+/// Which setup command failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    Volumes,
+    Sandbox,
+    Network,
+}
+
+impl SetupStep {
+    /// The whole setup.
+    pub(super) fn first() -> Self {
+        Self { what: What::Volumes, progress: Progress::Due { at: Duration::ZERO } }
+    }
+
+    /// The setup of a new sandbox for a pod whose volumes are there.
+    pub(super) fn sandbox() -> Self {
+        Self { what: What::Sandbox, progress: Progress::Due { at: Duration::ZERO } }
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        match self.progress {
+            Progress::Due { at } => Some(at),
+            Progress::Running => None,
+        }
+    }
+}
+
+impl PodMachine {
+    /// Issues the step that is due.
+    pub(super) fn drive_setup(&mut self, now: Now, out: &mut Vec<PodCommand>) -> bool {
+        let Stage::Setup(step) = &mut self.stage else { return false };
+        let Progress::Due { at } = step.progress else { return false };
+        if at > now.monotonic {
+            return false;
+        }
+        step.progress = Progress::Running;
+        out.push(match step.what {
+            What::Volumes => PodCommand::PrepareVolumes,
+            What::Sandbox => PodCommand::StartSandbox,
+            What::Network => PodCommand::AttachNetwork,
+        });
+        false
+    }
+
+    pub(super) fn on_setup_done(&mut self, done: Done) {
+        let Stage::Setup(step) = &self.stage else { return };
+        if step.progress != Progress::Running {
+            return;
+        }
+        let next = match (step.what, done) {
+            (What::Volumes, Done::Volumes) => Some(What::Sandbox),
+            (What::Sandbox, Done::Sandbox) => {
+                self.had_sandbox = true;
+                Some(What::Network)
+            }
+            (What::Network, Done::Network(addresses)) => {
+                self.addresses = addresses;
+                None
+            }
+            (What::Volumes | What::Sandbox | What::Network, _) => return,
+        };
+        self.retries.reset();
+        self.stage = match next {
+            Some(what) => Stage::Setup(SetupStep { what, progress: Progress::Due { at: Duration::ZERO } }),
+            None => Stage::Active,
+        };
+    }
+
+    pub(super) fn on_setup_failed(&mut self, failed: Failed, message: &str, now: Now, out: &mut Vec<PodCommand>) {
+        let Stage::Setup(step) = &mut self.stage else { return };
+        let expected = match step.what {
+            What::Volumes => Failed::Volumes,
+            What::Sandbox => Failed::Sandbox,
+            What::Network => Failed::Network,
+        };
+        if step.progress != Progress::Running || expected != failed {
+            return;
+        }
+        self.retries.raise(now.monotonic, now.monotonic);
+        let delay = self.retries.current().map_or(SETUP.first, |(delay, _)| delay);
+        step.progress = Progress::Due { at: now.monotonic.saturating_add(delay) };
+        out.push(match failed {
+            Failed::Volumes => occurrence::warning("FailedMount", message.to_owned()),
+            Failed::Sandbox | Failed::Network => {
+                occurrence::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))
+            }
+        });
+    }
+
+    /// Something that a failed step may have waited for is there: no need to wait for its delay.
+    pub(super) fn retry_at_once(&mut self, now: Duration) {
+        if let Stage::Setup(SetupStep { progress: Progress::Due { at }, .. }) = &mut self.stage {
+            *at = (*at).min(now);
+        }
+        for container in &mut self.containers {
+            if let State::Refused { retry_at, .. } = &mut container.state {
+                *retry_at = (*retry_at).min(now);
+            }
+        }
+    }
+
+    /// The shim died: what ran is dead, and a new sandbox is made unless the pod is ending anyway.
+    pub(super) fn on_sandbox_lost(&mut self, now: Now, out: &mut Vec<PodCommand>) {
+        match &self.stage {
+            Stage::Active | Stage::Setup(SetupStep { what: What::Network, .. }) => {}
+            Stage::Setup(SetupStep { what: What::Volumes | What::Sandbox, .. }) if self.alive() => {}
+            Stage::Stopping(_) => {
+                self.end_all_alive(&lost(now), now, out);
+                return;
+            }
+            Stage::Setup(_)
+            | Stage::Teardown(_)
+            | Stage::Finished
+            | Stage::Halted
+            | Stage::Deleting { .. }
+            | Stage::Gone => return,
+        }
+        self.end_all_alive(&lost(now), now, out);
+        self.rebuild(out);
+    }
+
+    /// Goes back to a new sandbox. Init containers run again, as they may have prepared what only the old one had.
+    fn rebuild(&mut self, out: &mut Vec<PodCommand>) {
+        let main_left = self.containers.iter().any(|known| {
+            known.role == super::Role::Main && !matches!(known.state, State::Done)
+        });
+        if self.intent != Intent::Run || !main_left {
+            return;
+        }
+        for container in &mut self.containers {
+            if container.role == super::Role::Init && container.succeeded() {
+                container.state = State::Waiting;
+            }
+        }
+        out.push(occurrence::normal(
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+        ));
+        self.stage = Stage::Teardown(TeardownStep::to_rebuild());
+    }
+
+    /// Continues where an earlier run of the node program, or an earlier boot, left off.
+    pub(super) fn take_over(
+        &mut self,
+        record: PodRecord,
+        sandbox: Option<Sandbox>,
+        now: Now,
+        out: &mut Vec<PodCommand>,
+    ) {
+        let record = record.into_latest();
+        self.addresses = record.addresses;
+        self.started_at = record.started_at.unwrap_or(self.started_at);
+        self.retries = BackOff::new(SETUP);
+        self.had_sandbox = true;
+        self.note_wishes(now);
+        let alive = sandbox.as_ref().is_some_and(|sandbox| sandbox.alive);
+        let mut records = record.containers;
+        for index in 0..self.containers.len() {
+            let Some(container) = self.containers.get_mut(index) else { continue };
+            let Some(record) = records.remove(&container.name) else { continue };
+            let running = record.running;
+            container.restore(record, now);
+            match running {
+                Some(attempt) => self.take_over_instance(index, attempt, sandbox.as_ref(), now, out),
+                None => self.resume_after_end(index, now, out),
+            }
+        }
+        if self.phase.is_terminal() {
+            self.stage = Stage::Teardown(TeardownStep::first());
+        } else if !alive {
+            self.end_all_alive(&if sandbox.is_some() { lost(now) } else { unknown(now) }, now, out);
+            self.note_end();
+            self.rebuild(out);
+        }
+    }
+
+    fn take_over_instance(
+        &mut self,
+        index: usize,
+        attempt: u32,
+        sandbox: Option<&Sandbox>,
+        now: Now,
+        out: &mut Vec<PodCommand>,
+    ) {
+        let Some(container) = self.containers.get(index) else { return };
+        let instance = Instance { container: container.name.clone(), attempt };
+        let found = sandbox.and_then(|sandbox| sandbox.instances.get(&instance)).cloned();
+        let starting = |created| State::Starting { attempt, created };
+        match found {
+            Some(InstanceState::Running { started_at }) => self.take_over_running(index, Run { attempt, started_at }, now),
+            Some(InstanceState::Exited(exit)) => {
+                self.set_state(index, starting(true));
+                self.on_exited(&instance, exit, now, out);
+            }
+            Some(InstanceState::Created) => {
+                self.set_state(index, starting(true));
+                out.push(PodCommand::RunInstance(instance));
+            }
+            None => {
+                self.set_state(index, starting(false));
+                if sandbox.is_some_and(|sandbox| sandbox.alive) {
+                    out.push(PodCommand::RunInstance(instance));
+                }
+            }
+        }
+    }
+
+    fn take_over_running(&mut self, index: usize, run: Run, now: Now) {
+        let Some(spec) = self.container_spec(index) else { return };
+        let mut probes = Probes::new(spec, monotonic_of(run.started_at, now));
+        let id = container_id(self.uid(), &Instance { container: spec.name.clone(), attempt: run.attempt });
+        let status = self.pod.status.as_ref();
+        let known = status
+            .and_then(|status| status.container_statuses.as_ref())
+            .and_then(|statuses| statuses.iter().find(|known| known.container_id.as_deref() == Some(&id)));
+        if let Some(known) = known {
+            probes.inherit(known.started == Some(true), known.ready);
+        }
+        if let Some(container) = self.containers.get_mut(index) {
+            container.newest = run.attempt;
+            container.previous = container.ended.take().or(container.previous.take());
+            container.state = State::Running { run, probes };
+        }
+    }
+
+    /// A container that had ended when the node program did: what to do next was not decided, or is decided again.
+    fn resume_after_end(&mut self, index: usize, now: Now, out: &mut Vec<PodCommand>) {
+        let Some(container) = self.containers.get(index) else { return };
+        if matches!(container.state, State::Done) {
+            return;
+        }
+        if let Some(end) = container.ended.clone() {
+            let failed_at = monotonic_of(end.exit.finished_at, now);
+            self.decide_after_end(index, end.exit.code, failed_at, now, out);
+        }
+    }
+
+    pub(super) fn alive(&self) -> bool {
+        self.containers.iter().any(super::Container::is_alive)
+    }
+
+    pub(super) fn set_state(&mut self, index: usize, state: State) {
+        if let Some(container) = self.containers.get_mut(index) {
+            container.state = state;
+        }
+    }
+}
+
+/// How an instance ended whose shim died: its cgroup was killed.
+pub(super) fn lost(now: Now) -> Exit {
+    let message = Some("The pod's sandbox was lost".to_owned());
+    Exit { code: 137, oom_killed: false, started_at: None, finished_at: now.wall, message }
+}
+
+/// How an instance ended of which nothing is known, since its machine stopped.
+fn unknown(now: Now) -> Exit {
+    Exit { code: 255, oom_killed: false, started_at: None, finished_at: now.wall, message: None }
+}
