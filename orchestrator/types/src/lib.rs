@@ -10,6 +10,8 @@ pub mod key;
 pub mod kind;
 pub mod machine;
 pub mod object;
+pub mod quantity;
+pub mod schema;
 pub mod time;
 
 pub use k8s_openapi as k8s;
@@ -18,4 +20,5 @@ pub use key::{GroupResource, ObjectKey};
 pub use kind::Kind;
 pub use machine::Machine;
 pub use object::{ViewError, from_value, to_value};
+pub use quantity::Quantity;
 pub use time::Now;
