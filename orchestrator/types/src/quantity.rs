@@ -243,7 +243,7 @@ mod tests {
         ];
         for (text, canonical) in cases {
             assert_eq!(
-                quantity.map(|quantity| quantity.to_string()).as_deref(),
+                Quantity::parse(text).map(|quantity| quantity.to_string()).as_deref(),
                 Ok(canonical),
                 "{text}"
             );
