@@ -6,12 +6,15 @@
 //! decides something about a kind. Serving, storing and watching objects is the work of the crates above.
 
 pub mod canonical;
+pub mod int_or_string;
 pub mod key;
 pub mod kind;
 pub mod machine;
+pub mod names;
 pub mod object;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod time;
 
 pub use k8s_openapi as k8s;
@@ -21,4 +24,5 @@ pub use kind::Kind;
 pub use machine::Machine;
 pub use object::{ViewError, from_value, to_value};
 pub use quantity::Quantity;
+pub use selector::{FieldSelector, LabelSelector};
 pub use time::Now;
