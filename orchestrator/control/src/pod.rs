@@ -57,8 +57,8 @@ use podium_types::k8s::api::core::v1::{self as core, Pod, PodStatus};
 
 pub use admission::{NodeRoom, Refusal, admit};
 pub use interface::{
-    Exit, Hook, ImageFacts, Instance, Occurrence, PodCommand, PodEvent, ProbeKind, ProbeOutcome, PullFailure, Severity,
-    StartStage,
+    Exit, Hook, ImageFacts, Instance, Occurrence, PodCommand, PodEvent, ProbeKind, ProbeOutcome,
+    PullFailure, Severity, StartStage,
 };
 pub use qos::{QosClass, qos_class};
 pub use record::{ContainerRecord, InstanceState, PodRecord, PodRecordV1, Sandbox, Termination};
@@ -101,8 +101,10 @@ pub struct PodMachine {
     phase: Phase,
     transitions: Transitions,
     reported: Option<PodStatus>,
-    /// The sandbox was up at some time, so the next is a replacement.
-    had_sandbox: bool,
+    /// The sandbox is up and has its network.
+    sandbox_ready: bool,
+    /// The status in the API is final, and not to be written again.
+    frozen: bool,
 }
 
 /// Where the pod stands.
@@ -181,7 +183,8 @@ impl PodMachine {
             .chain(main.iter().map(|spec| Container::new(spec, Role::Main)))
             .collect();
         let status = pod.status.as_ref();
-        let started_at = status.and_then(|status| status.start_time.as_ref()).map_or(now.wall, |time| time.0);
+        let started_at =
+            status.and_then(|status| status.start_time.as_ref()).map_or(now.wall, |time| time.0);
         let mut machine = Self {
             phase: Phase::of(status),
             transitions: Transitions::of(status),
@@ -196,7 +199,8 @@ impl PodMachine {
             deadline: None,
             node_limit: None,
             retries: back_off::BackOff::new(back_off::SETUP),
-            had_sandbox: false,
+            sandbox_ready: false,
+            frozen: Phase::of(status).is_terminal(),
             pod,
             settings,
         };
@@ -218,23 +222,41 @@ impl PodMachine {
                 self.on_setup_done(setup::Done::Network(addresses));
                 self.persist(now, out);
             }
-            PodEvent::VolumesFailed { message } => self.on_setup_failed(setup::Failed::Volumes, &message, now, out),
-            PodEvent::SandboxFailed { message } => self.on_setup_failed(setup::Failed::Sandbox, &message, now, out),
-            PodEvent::NetworkFailed { message } => self.on_setup_failed(setup::Failed::Network, &message, now, out),
+            PodEvent::VolumesFailed { message } => {
+                self.on_setup_failed(setup::Failed::Volumes, &message, now, out)
+            }
+            PodEvent::SandboxFailed { message } => {
+                self.on_setup_failed(setup::Failed::Sandbox, &message, now, out)
+            }
+            PodEvent::NetworkFailed { message } => {
+                self.on_setup_failed(setup::Failed::Network, &message, now, out)
+            }
             PodEvent::SandboxLost => self.on_sandbox_lost(now, out),
-            PodEvent::ImageInspected { container, found } => self.on_inspected(&container, found, now, out),
-            PodEvent::ImagePulled { container, image, took } => self.on_pulled(&container, image, took, out),
+            PodEvent::ImageInspected { container, found } => {
+                self.on_inspected(&container, found, now, out)
+            }
+            PodEvent::ImagePulled { container, image, took } => {
+                self.on_pulled(&container, image, took, out)
+            }
             PodEvent::ImagePullFailed { container, failure, message } => {
                 self.on_pull_failed(&container, failure, message, now, out);
             }
             PodEvent::InstanceCreated(instance) => self.on_created(&instance, out),
-            PodEvent::InstanceStarted { instance, started_at } => self.on_started(&instance, started_at, now, out),
+            PodEvent::InstanceStarted { instance, started_at } => {
+                self.on_started(&instance, started_at, now, out)
+            }
             PodEvent::StartFailed { instance, stage, message } => {
                 self.on_start_failed(&instance, stage, message, now, out);
             }
-            PodEvent::InstanceExited { instance, exit } => self.on_exited(&instance, exit, now, out),
-            PodEvent::HookFinished { instance, hook, result } => self.on_hook(&instance, hook, result, now, out),
-            PodEvent::ProbeFinished { instance, probe, outcome } => self.on_probe(&instance, probe, &outcome, now, out),
+            PodEvent::InstanceExited { instance, exit } => {
+                self.on_exited(&instance, exit, now, out)
+            }
+            PodEvent::HookFinished { instance, hook, result } => {
+                self.on_hook(&instance, hook, result, now, out)
+            }
+            PodEvent::ProbeFinished { instance, probe, outcome } => {
+                self.on_probe(&instance, probe, &outcome, now, out)
+            }
             PodEvent::EndpointWithdrawn => self.on_withdrawn(),
             PodEvent::SandboxStopped => self.on_torn_down(teardown::Done::Sandbox, now, out),
             PodEvent::NetworkDetached => self.on_torn_down(teardown::Done::Network, now, out),
@@ -255,7 +277,8 @@ impl PodMachine {
             Stage::Active | Stage::Finished | Stage::Halted | Stage::Gone => None,
         };
         let tended = matches!(self.stage, Stage::Setup(_) | Stage::Active | Stage::Stopping(_));
-        let containers = self.containers.iter().filter(|_| tended).filter_map(Container::next_wake).min();
+        let containers =
+            self.containers.iter().filter(|_| tended).filter_map(Container::next_wake).min();
         let deadline = self.deadline.filter(|_| tended && self.intent < Intent::Finish);
         [stage, containers, deadline].into_iter().flatten().min()
     }
@@ -364,7 +387,10 @@ impl PodMachine {
         if past && self.intent < Intent::Finish && self.verdict.is_none() {
             let message = "Pod was active on the node longer than the specified deadline";
             out.push(occurrence::warning("DeadlineExceeded", message.to_owned()));
-            self.verdict = Some(Refusal { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+            self.verdict = Some(Refusal {
+                reason: "DeadlineExceeded".to_owned(),
+                message: message.to_owned(),
+            });
             self.intent = Intent::Finish;
         }
     }
@@ -405,7 +431,11 @@ impl PodMachine {
     fn container_spec(&self, index: usize) -> Option<&core::Container> {
         let container = self.containers.get(index)?;
         let spec = self.spec()?;
-        spec.init_containers.iter().flatten().chain(&spec.containers).find(|spec| spec.name == container.name)
+        spec.init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .find(|spec| spec.name == container.name)
     }
 
     fn index_of(&self, container: &str) -> Option<usize> {
@@ -414,8 +444,9 @@ impl PodMachine {
 
     /// The container whose current instance this is.
     fn index_of_instance(&self, instance: &Instance) -> Option<usize> {
-        self.index_of(&instance.container)
-            .filter(|index| self.containers.get(*index).and_then(Container::attempt) == Some(instance.attempt))
+        self.index_of(&instance.container).filter(|index| {
+            self.containers.get(*index).and_then(Container::attempt) == Some(instance.attempt)
+        })
     }
 
     fn record(&self, now: Now) -> PodRecord {
@@ -425,7 +456,11 @@ impl PodMachine {
             name: self.pod.metadata.name.clone().unwrap_or_default(),
             started_at: Some(self.started_at),
             addresses: self.addresses.clone(),
-            containers: self.containers.iter().map(|known| (known.name.clone(), known.record(now))).collect(),
+            containers: self
+                .containers
+                .iter()
+                .map(|known| (known.name.clone(), known.record(now)))
+                .collect(),
         })
     }
 
@@ -445,7 +480,8 @@ impl PodMachine {
 
     /// All that could run has run: the pod is at its end.
     fn note_end(&mut self) {
-        let init_failed = self.containers.iter().any(|known| known.role == Role::Init && known.failed());
+        let init_failed =
+            self.containers.iter().any(|known| known.role == Role::Init && known.failed());
         let mut main = self.containers.iter().filter(|known| known.role == Role::Main);
         if init_failed || main.all(|known| matches!(known.state, State::Done)) {
             self.intent = self.intent.max(Intent::Finish);

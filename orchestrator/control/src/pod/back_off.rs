@@ -8,23 +8,25 @@ use std::time::Duration;
 
 /// The bounds of a back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub(super) struct Bounds {
     /// The first delay.
-    pub first: Duration,
+    pub(super) first: Duration,
     /// The longest delay.
-    pub longest: Duration,
+    pub(super) longest: Duration,
 }
 
 /// Restart of a crashed container and pull of an image: ten seconds spare a registry and a node, five minutes is as
 /// long as a person will wait for a repair to be noticed. Both are what users of Kubernetes know.
-pub const RESTART: Bounds = Bounds { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
+pub(super) const RESTART: Bounds =
+    Bounds { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 
 /// Steps of the pod's setup and teardown: mostly waiting for something local that is about to be there.
-pub const SETUP: Bounds = Bounds { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
+pub(super) const SETUP: Bounds =
+    Bounds { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
 
 /// The delay that applies now, if there was a failure that is not forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackOff {
+pub(super) struct BackOff {
     bounds: Bounds,
     current: Option<(Duration, Duration)>,
 }
@@ -32,25 +34,29 @@ pub struct BackOff {
 impl BackOff {
     /// A back-off without history.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self { bounds, current: None }
     }
 
     /// A back-off whose delay was last raised `age` ago.
     #[must_use]
-    pub fn resume(bounds: Bounds, delay: Duration, raised_at: Duration) -> Self {
+    pub(super) fn resume(bounds: Bounds, delay: Duration, raised_at: Duration) -> Self {
         Self { bounds, current: Some((delay.min(bounds.longest), raised_at)) }
     }
 
     /// Until when to wait after a failure at `failed_at`; `None` means not at all.
     #[must_use]
-    pub fn wait_until(&self, failed_at: Duration) -> Option<Duration> {
+    pub(super) fn wait_until(&self, failed_at: Duration) -> Option<Duration> {
         let (delay, raised_at) = self.current?;
-        if self.forgotten(failed_at, raised_at) { None } else { Some(failed_at.saturating_add(delay)) }
+        if self.forgotten(failed_at, raised_at) {
+            None
+        } else {
+            Some(failed_at.saturating_add(delay))
+        }
     }
 
     /// Notes that the next attempt begins now: the delay after it is one step longer.
-    pub fn raise(&mut self, failed_at: Duration, now: Duration) {
+    pub(super) fn raise(&mut self, failed_at: Duration, now: Duration) {
         let delay = match self.current {
             Some((delay, raised_at)) if !self.forgotten(failed_at, raised_at) => {
                 delay.saturating_mul(2).min(self.bounds.longest)
@@ -61,13 +67,13 @@ impl BackOff {
     }
 
     /// Forgets all failures.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.current = None;
     }
 
     /// The delay that applies and when it was last raised.
     #[must_use]
-    pub fn current(&self) -> Option<(Duration, Duration)> {
+    pub(super) fn current(&self) -> Option<(Duration, Duration)> {
         self.current
     }
 
@@ -79,7 +85,7 @@ impl BackOff {
 
 /// Prints a delay as Go prints durations of whole seconds: `10s`, `1m20s`, `5m0s`.
 #[must_use]
-pub fn print_delay(delay: Duration) -> String {
+pub(super) fn print_delay(delay: Duration) -> String {
     let seconds = delay.as_secs();
     match (seconds / 60, seconds % 60) {
         (0, seconds) => format!("{seconds}s"),

@@ -82,8 +82,8 @@ pub(super) enum State {
     PullBackOff { message: String, retry_at: Duration },
     /// The image is here; an earlier container is being started.
     Fetched,
-    /// Handed to the runtime.
-    Starting { attempt: u32, created: bool },
+    /// Handed to the runtime, or to be handed to it again by a restarted node program.
+    Starting { attempt: u32, created: bool, issued: bool },
     /// The runtime could not make it; tried again at this time.
     Refused { reason: &'static str, message: String, retry_at: Duration },
     /// Runs, and its postStart hook too.
@@ -138,7 +138,7 @@ impl Container {
     /// Takes over what the record says of earlier attempts; the state stays to be decided.
     pub(super) fn restore(&mut self, record: ContainerRecord, now: Now) {
         self.next = record.next;
-        self.newest = record.next.saturating_sub(1);
+        self.newest = record.ended.as_ref().map_or(0, |end| end.attempt);
         self.ended = record.ended;
         self.previous = record.previous;
         self.image = record.image;
@@ -170,7 +170,9 @@ impl Container {
     pub(super) fn attempt(&self) -> Option<u32> {
         match &self.state {
             State::Starting { attempt, .. } => Some(*attempt),
-            State::PostStart { run } | State::Running { run, .. } | State::Stopping { run, .. } => Some(run.attempt),
+            State::PostStart { run } | State::Running { run, .. } | State::Stopping { run, .. } => {
+                Some(run.attempt)
+            }
             State::Waiting
             | State::Inspecting
             | State::Pulling
@@ -196,9 +198,11 @@ impl Container {
     /// It is on its way to its first process, so those after it wait.
     pub(super) fn holds_up_the_next(&self) -> bool {
         match &self.state {
-            State::Inspecting | State::Pulling | State::Fetched | State::Starting { .. } | State::PostStart { .. } => {
-                true
-            }
+            State::Inspecting
+            | State::Pulling
+            | State::Fetched
+            | State::Starting { .. }
+            | State::PostStart { .. } => true,
             State::Waiting
             | State::PullFailed { .. }
             | State::PullBackOff { .. }
@@ -212,7 +216,8 @@ impl Container {
 
     /// It ended with success.
     pub(super) fn succeeded(&self) -> bool {
-        matches!(self.state, State::Done) && self.ended.as_ref().is_some_and(|end| end.exit.code == 0)
+        matches!(self.state, State::Done)
+            && self.ended.as_ref().is_some_and(|end| end.exit.code == 0)
     }
 
     /// It ended for good, and not with success.
@@ -223,9 +228,13 @@ impl Container {
     /// It is to be found not ready, ready, or has passed its startup probe.
     pub(super) fn readiness(&self) -> Readiness {
         match &self.state {
-            State::Running { probes, .. } => Readiness { started: probes.started(), ready: probes.ready() },
+            State::Running { probes, .. } => {
+                Readiness { started: probes.started(), ready: probes.ready() }
+            }
             State::Stopping { ready, .. } => Readiness { started: true, ready: *ready },
-            State::Done => Readiness { started: false, ready: self.role == Role::Init && self.succeeded() },
+            State::Done => {
+                Readiness { started: false, ready: self.role == Role::Init && self.succeeded() }
+            }
             State::PostStart { .. }
             | State::Waiting
             | State::Inspecting
@@ -243,7 +252,9 @@ impl Container {
     pub(super) fn next_wake(&self) -> Option<Duration> {
         match &self.state {
             State::PullFailed { until, .. } | State::CrashLoop { until, .. } => Some(*until),
-            State::PullBackOff { retry_at, .. } | State::Refused { retry_at, .. } => Some(*retry_at),
+            State::PullBackOff { retry_at, .. } | State::Refused { retry_at, .. } => {
+                Some(*retry_at)
+            }
             State::Running { probes, .. } => probes.next_wake(),
             State::Stopping { step, deadline, .. } => Some(match step {
                 StopStep::PreStop => *deadline,
@@ -278,5 +289,8 @@ pub(super) fn monotonic_of(wall: Timestamp, now: Now) -> Duration {
 /// The wall clock at a monotonic time in the past.
 pub(super) fn wall_of(monotonic: Duration, now: Now) -> Timestamp {
     let age = now.monotonic.saturating_sub(monotonic);
-    jiff::SignedDuration::try_from(age).ok().and_then(|age| now.wall.checked_sub(age).ok()).unwrap_or(now.wall)
+    jiff::SignedDuration::try_from(age)
+        .ok()
+        .and_then(|age| now.wall.checked_sub(age).ok())
+        .unwrap_or(now.wall)
 }

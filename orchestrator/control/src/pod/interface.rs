@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podium_types::k8s::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::record::PodRecord;
 
@@ -25,20 +26,23 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The name of this instance in its pod's shim: unique within the pod, and readable in a directory listing.
+    /// The name of this instance in its pod's shim: unique within the pod, readable in a directory listing, and at most
+    /// 64 bytes, for which the longest container names are cut and told apart by a hash.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}.{}", self.container, self.attempt)
-    }
-
-    /// Reads what [`Instance::id`] wrote.
-    #[must_use]
-    pub fn parse(id: &str) -> Option<Self> {
-        let (container, attempt) = id.rsplit_once('.')?;
-        (!container.is_empty()).then_some(())?;
-        Some(Self { container: container.to_owned(), attempt: attempt.parse().ok()? })
+        let attempt = self.attempt;
+        if self.container.len() <= LONGEST_NAME_IN_ID {
+            return format!("{}.{attempt}", self.container);
+        }
+        let digest = Sha256::digest(self.container.as_bytes());
+        let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let head: String = self.container.chars().take(LONGEST_NAME_IN_ID - 9).collect();
+        format!("{head}-{hash}.{attempt}")
     }
 }
+
+/// 64 bytes for the id, less a dot and the ten digits of the largest attempt.
+const LONGEST_NAME_IN_ID: usize = 53;
 
 impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

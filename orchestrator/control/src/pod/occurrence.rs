@@ -38,6 +38,11 @@ impl Container {
     }
 }
 
-fn record(severity: Severity, reason: String, message: String, field_path: Option<String>) -> PodCommand {
+fn record(
+    severity: Severity,
+    reason: String,
+    message: String,
+    field_path: Option<String>,
+) -> PodCommand {
     PodCommand::Record(Occurrence { severity, reason, message, field_path })
 }

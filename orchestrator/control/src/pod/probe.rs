@@ -28,10 +28,15 @@ pub(super) struct Probe {
 impl Probe {
     fn new(kind: ProbeKind, spec: &core::Probe, started_at: Duration) -> Self {
         let seconds = |value: Option<i32>, default: u64| {
-            Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
+            Duration::from_secs(
+                value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default),
+            )
         };
         let threshold = |value: Option<i32>, default: u32| {
-            value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
+            value
+                .and_then(|value| u32::try_from(value).ok())
+                .filter(|value| *value > 0)
+                .unwrap_or(default)
         };
         Self {
             kind,
@@ -81,10 +86,18 @@ pub(super) struct Probes {
 impl Probes {
     /// The probes of an instance whose process started at `started_at` (monotonic).
     pub(super) fn new(container: &core::Container, started_at: Duration) -> Self {
-        let startup = container.startup_probe.as_ref().map(|spec| Probe::new(ProbeKind::Startup, spec, started_at));
-        let liveness = container.liveness_probe.as_ref().map(|spec| Probe::new(ProbeKind::Liveness, spec, started_at));
-        let readiness =
-            container.readiness_probe.as_ref().map(|spec| Probe::new(ProbeKind::Readiness, spec, started_at));
+        let startup = container
+            .startup_probe
+            .as_ref()
+            .map(|spec| Probe::new(ProbeKind::Startup, spec, started_at));
+        let liveness = container
+            .liveness_probe
+            .as_ref()
+            .map(|spec| Probe::new(ProbeKind::Liveness, spec, started_at));
+        let readiness = container
+            .readiness_probe
+            .as_ref()
+            .map(|spec| Probe::new(ProbeKind::Readiness, spec, started_at));
         Self { startup, others: liveness.into_iter().chain(readiness).collect() }
     }
 
@@ -137,8 +150,15 @@ impl Probes {
     }
 
     /// Counts an answer.
-    pub(super) fn answer(&mut self, kind: ProbeKind, outcome: &ProbeOutcome, now: Duration) -> Finding {
-        let Some(probe) = self.startup.iter_mut().chain(&mut self.others).find(|probe| probe.kind == kind) else {
+    pub(super) fn answer(
+        &mut self,
+        kind: ProbeKind,
+        outcome: &ProbeOutcome,
+        now: Duration,
+    ) -> Finding {
+        let Some(probe) =
+            self.startup.iter_mut().chain(&mut self.others).find(|probe| probe.kind == kind)
+        else {
             return Finding::None;
         };
         probe.in_flight = false;
@@ -203,24 +223,33 @@ mod tests {
 
     #[test]
     fn probe_waits_its_delay_then_runs_every_period_one_at_a_time() {
-        let spec =
-            core::Container { readiness_probe: Some(probe(5, 10, 1, 3)), ..core::Container::default() };
+        let spec = core::Container {
+            readiness_probe: Some(probe(5, 10, 1, 3)),
+            ..core::Container::default()
+        };
         let mut probes = Probes::new(&spec, at(100));
         assert_eq!(probes.next_wake(), Some(at(105)));
         assert!(probes.due(at(104)).is_empty());
         assert_eq!(probes.due(at(105)), [ProbeKind::Readiness]);
         assert!(probes.due(at(200)).is_empty(), "a second run started before the first ended");
-        assert_eq!(probes.answer(ProbeKind::Readiness, &ProbeOutcome::Success, at(106)), Finding::None);
+        assert_eq!(
+            probes.answer(ProbeKind::Readiness, &ProbeOutcome::Success, at(106)),
+            Finding::None
+        );
         assert_eq!(probes.next_wake(), Some(at(115)));
     }
 
     #[test]
     fn readiness_changes_only_after_its_thresholds() {
-        let spec =
-            core::Container { readiness_probe: Some(probe(0, 1, 2, 3)), ..core::Container::default() };
+        let spec = core::Container {
+            readiness_probe: Some(probe(0, 1, 2, 3)),
+            ..core::Container::default()
+        };
         let mut probes = Probes::new(&spec, at(0));
         let mut seen = Vec::new();
-        for (second, success) in [true, true, false, false, true, false, false, false, true, true].into_iter().enumerate()
+        for (second, success) in [true, true, false, false, true, false, false, false, true, true]
+            .into_iter()
+            .enumerate()
         {
             let now = at(second as u64);
             assert_eq!(probes.due(now).len(), 1);
@@ -233,10 +262,14 @@ mod tests {
 
     #[test]
     fn liveness_restarts_once_when_its_threshold_is_reached() {
-        let spec = core::Container { liveness_probe: Some(probe(0, 1, 1, 2)), ..core::Container::default() };
+        let spec = core::Container {
+            liveness_probe: Some(probe(0, 1, 1, 2)),
+            ..core::Container::default()
+        };
         let mut probes = Probes::new(&spec, at(0));
-        let answers: Vec<_> =
-            (0..4).map(|second| probes.answer(ProbeKind::Liveness, &failure(), at(second))).collect();
+        let answers: Vec<_> = (0..4)
+            .map(|second| probes.answer(ProbeKind::Liveness, &failure(), at(second)))
+            .collect();
         let restart = Finding::Restart(ProbeKind::Liveness);
         assert_eq!(answers, [Finding::None, restart, Finding::None, Finding::None]);
     }
@@ -259,10 +292,16 @@ mod tests {
 
     #[test]
     fn a_probe_that_cannot_run_counts_neither_way() {
-        let spec = core::Container { liveness_probe: Some(probe(0, 1, 1, 1)), ..core::Container::default() };
+        let spec = core::Container {
+            liveness_probe: Some(probe(0, 1, 1, 1)),
+            ..core::Container::default()
+        };
         let mut probes = Probes::new(&spec, at(0));
         let unknown = ProbeOutcome::Unknown("shim is busy".to_owned());
         assert_eq!(probes.answer(ProbeKind::Liveness, &unknown, at(1)), Finding::None);
-        assert_eq!(probes.answer(ProbeKind::Liveness, &failure(), at(2)), Finding::Restart(ProbeKind::Liveness));
+        assert_eq!(
+            probes.answer(ProbeKind::Liveness, &failure(), at(2)),
+            Finding::Restart(ProbeKind::Liveness)
+        );
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use podium_types::Now;
 
-use super::back_off::{BackOff, SETUP};
+use super::back_off::SETUP;
 use super::container::{Run, State};
-use super::interface::{Exit, Instance, PodCommand};
+use super::interface::{Instance, PodCommand};
 use super::probe::Probes;
 use super::record::{InstanceState, PodRecord, Sandbox};
 use super::status::container_id;
+use super::stop::Loss;
 use super::teardown::TeardownStep;
 use super::{Intent, PodMachine, Stage, container::monotonic_of, occurrence};
 
@@ -56,11 +57,6 @@ impl SetupStep {
         Self { what: What::Volumes, progress: Progress::Due { at: Duration::ZERO } }
     }
 
-    /// The setup of a new sandbox for a pod whose volumes are there.
-    pub(super) fn sandbox() -> Self {
-        Self { what: What::Sandbox, progress: Progress::Due { at: Duration::ZERO } }
-    }
-
     pub(super) fn next_wake(&self) -> Option<Duration> {
         match self.progress {
             Progress::Due { at } => Some(at),
@@ -93,24 +89,30 @@ impl PodMachine {
         }
         let next = match (step.what, done) {
             (What::Volumes, Done::Volumes) => Some(What::Sandbox),
-            (What::Sandbox, Done::Sandbox) => {
-                self.had_sandbox = true;
-                Some(What::Network)
-            }
+            (What::Sandbox, Done::Sandbox) => Some(What::Network),
             (What::Network, Done::Network(addresses)) => {
                 self.addresses = addresses;
+                self.sandbox_ready = true;
                 None
             }
             (What::Volumes | What::Sandbox | What::Network, _) => return,
         };
         self.retries.reset();
         self.stage = match next {
-            Some(what) => Stage::Setup(SetupStep { what, progress: Progress::Due { at: Duration::ZERO } }),
+            Some(what) => {
+                Stage::Setup(SetupStep { what, progress: Progress::Due { at: Duration::ZERO } })
+            }
             None => Stage::Active,
         };
     }
 
-    pub(super) fn on_setup_failed(&mut self, failed: Failed, message: &str, now: Now, out: &mut Vec<PodCommand>) {
+    pub(super) fn on_setup_failed(
+        &mut self,
+        failed: Failed,
+        message: &str,
+        now: Now,
+        out: &mut Vec<PodCommand>,
+    ) {
         let Stage::Setup(step) = &mut self.stage else { return };
         let expected = match step.what {
             What::Volumes => Failed::Volumes,
@@ -125,9 +127,10 @@ impl PodMachine {
         step.progress = Progress::Due { at: now.monotonic.saturating_add(delay) };
         out.push(match failed {
             Failed::Volumes => occurrence::warning("FailedMount", message.to_owned()),
-            Failed::Sandbox | Failed::Network => {
-                occurrence::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))
-            }
+            Failed::Sandbox | Failed::Network => occurrence::warning(
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {message}"),
+            ),
         });
     }
 
@@ -147,9 +150,10 @@ impl PodMachine {
     pub(super) fn on_sandbox_lost(&mut self, now: Now, out: &mut Vec<PodCommand>) {
         match &self.stage {
             Stage::Active | Stage::Setup(SetupStep { what: What::Network, .. }) => {}
-            Stage::Setup(SetupStep { what: What::Volumes | What::Sandbox, .. }) if self.alive() => {}
+            Stage::Setup(SetupStep { what: What::Volumes | What::Sandbox, .. }) if self.alive() => {
+            }
             Stage::Stopping(_) => {
-                self.end_all_alive(&lost(now), now, out);
+                self.end_all_alive(Loss::Sandbox, now, out);
                 return;
             }
             Stage::Setup(_)
@@ -159,15 +163,16 @@ impl PodMachine {
             | Stage::Deleting { .. }
             | Stage::Gone => return,
         }
-        self.end_all_alive(&lost(now), now, out);
+        self.end_all_alive(Loss::Sandbox, now, out);
         self.rebuild(out);
     }
 
     /// Goes back to a new sandbox. Init containers run again, as they may have prepared what only the old one had.
     fn rebuild(&mut self, out: &mut Vec<PodCommand>) {
-        let main_left = self.containers.iter().any(|known| {
-            known.role == super::Role::Main && !matches!(known.state, State::Done)
-        });
+        let main_left = self
+            .containers
+            .iter()
+            .any(|known| known.role == super::Role::Main && !matches!(known.state, State::Done));
         if self.intent != Intent::Run || !main_left {
             return;
         }
@@ -176,10 +181,10 @@ impl PodMachine {
                 container.state = State::Waiting;
             }
         }
-        out.push(occurrence::normal(
-            "SandboxChanged",
-            "Pod sandbox changed, it will be killed and re-created.".to_owned(),
-        ));
+        if self.containers.iter().any(|known| known.next > 0) {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            out.push(occurrence::normal("SandboxChanged", text.to_owned()));
+        }
         self.stage = Stage::Teardown(TeardownStep::to_rebuild());
     }
 
@@ -194,10 +199,9 @@ impl PodMachine {
         let record = record.into_latest();
         self.addresses = record.addresses;
         self.started_at = record.started_at.unwrap_or(self.started_at);
-        self.retries = BackOff::new(SETUP);
-        self.had_sandbox = true;
         self.note_wishes(now);
         let alive = sandbox.as_ref().is_some_and(|sandbox| sandbox.alive);
+        self.sandbox_ready = alive && !self.addresses.is_empty();
         let mut records = record.containers;
         for index in 0..self.containers.len() {
             let Some(container) = self.containers.get_mut(index) else { continue };
@@ -205,14 +209,20 @@ impl PodMachine {
             let running = record.running;
             container.restore(record, now);
             match running {
-                Some(attempt) => self.take_over_instance(index, attempt, sandbox.as_ref(), now, out),
+                Some(attempt) => {
+                    self.take_over_instance(index, attempt, sandbox.as_ref(), now, out)
+                }
                 None => self.resume_after_end(index, now, out),
             }
         }
         if self.phase.is_terminal() {
             self.stage = Stage::Teardown(TeardownStep::first());
         } else if !alive {
-            self.end_all_alive(&if sandbox.is_some() { lost(now) } else { unknown(now) }, now, out);
+            self.end_all_alive(
+                if sandbox.is_some() { Loss::Sandbox } else { Loss::Machine },
+                now,
+                out,
+            );
             self.note_end();
             self.rebuild(out);
         }
@@ -229,34 +239,32 @@ impl PodMachine {
         let Some(container) = self.containers.get(index) else { return };
         let instance = Instance { container: container.name.clone(), attempt };
         let found = sandbox.and_then(|sandbox| sandbox.instances.get(&instance)).cloned();
-        let starting = |created| State::Starting { attempt, created };
+        let starting = |created| State::Starting { attempt, created, issued: false };
         match found {
-            Some(InstanceState::Running { started_at }) => self.take_over_running(index, Run { attempt, started_at }, now),
+            Some(InstanceState::Running { started_at }) => {
+                self.take_over_running(index, Run { attempt, started_at }, now)
+            }
             Some(InstanceState::Exited(exit)) => {
                 self.set_state(index, starting(true));
                 self.on_exited(&instance, exit, now, out);
             }
-            Some(InstanceState::Created) => {
-                self.set_state(index, starting(true));
-                out.push(PodCommand::RunInstance(instance));
-            }
-            None => {
-                self.set_state(index, starting(false));
-                if sandbox.is_some_and(|sandbox| sandbox.alive) {
-                    out.push(PodCommand::RunInstance(instance));
-                }
-            }
+            Some(InstanceState::Created) => self.set_state(index, starting(true)),
+            None => self.set_state(index, starting(false)),
         }
     }
 
     fn take_over_running(&mut self, index: usize, run: Run, now: Now) {
         let Some(spec) = self.container_spec(index) else { return };
         let mut probes = Probes::new(spec, monotonic_of(run.started_at, now));
-        let id = container_id(self.uid(), &Instance { container: spec.name.clone(), attempt: run.attempt });
+        let id = container_id(
+            self.uid(),
+            &Instance { container: spec.name.clone(), attempt: run.attempt },
+        );
         let status = self.pod.status.as_ref();
-        let known = status
-            .and_then(|status| status.container_statuses.as_ref())
-            .and_then(|statuses| statuses.iter().find(|known| known.container_id.as_deref() == Some(&id)));
+        let known =
+            status.and_then(|status| status.container_statuses.as_ref()).and_then(|statuses| {
+                statuses.iter().find(|known| known.container_id.as_deref() == Some(&id))
+            });
         if let Some(known) = known {
             probes.inherit(known.started == Some(true), known.ready);
         }
@@ -288,15 +296,4 @@ impl PodMachine {
             container.state = state;
         }
     }
-}
-
-/// How an instance ended whose shim died: its cgroup was killed.
-pub(super) fn lost(now: Now) -> Exit {
-    let message = Some("The pod's sandbox was lost".to_owned());
-    Exit { code: 137, oom_killed: false, started_at: None, finished_at: now.wall, message }
-}
-
-/// How an instance ended of which nothing is known, since its machine stopped.
-fn unknown(now: Now) -> Exit {
-    Exit { code: 255, oom_killed: false, started_at: None, finished_at: now.wall, message: None }
 }
