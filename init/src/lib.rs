@@ -5,5 +5,6 @@
 //!
 //! The program itself (boot phases, disks, supervision) is in the binary, next to this library.
 
+pub mod authority;
 pub mod config;
 pub mod protocol;

@@ -1,0 +1,318 @@
+//! One virtual machine.
+
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use podium_switch::{MacAddress, PortConfig};
+use serde_json::json;
+
+use crate::accelerator::Accelerator;
+use crate::boot::{Firmware, OsImage};
+use crate::process::Child;
+use crate::qmp::Qmp;
+
+/// Debian's OVMF, the 4 MiB build.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// Sparse: only what the machine writes takes room on the host.
+const DISK_BYTES: u64 = 8 << 30;
+
+/// What one machine is made of.
+#[derive(Clone, Debug)]
+pub struct VmOptions {
+    /// From 0; decides card and address.
+    pub index: u16,
+    /// Memory in MiB.
+    pub memory_mebibytes: u32,
+    /// Virtual processors.
+    pub processors: u32,
+    /// How it is run.
+    pub accelerator: Accelerator,
+    /// How it boots.
+    pub firmware: Firmware,
+    /// The machine config's file.
+    pub config: PathBuf,
+    /// Words appended to the image's kernel command line; direct boot only.
+    pub extra_command_line: String,
+    /// More raw disks, by path, after the machine's own.
+    pub extra_disks: Vec<PathBuf>,
+    /// QEMU's `-rtc base=`, for wrong clocks; the host's time if left out.
+    pub clock: Option<String>,
+}
+
+/// A machine: its disk outlives its process.
+#[derive(Debug)]
+pub struct Vm {
+    options: VmOptions,
+    image: OsImage,
+    folder: PathBuf,
+    sockets: PathBuf,
+    running: Option<Running>,
+    boots: u32,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    qmp: Qmp,
+}
+
+impl Vm {
+    /// A machine whose disk and logs are in `folder`, and whose sockets (short paths) are in `sockets`. Makes its disk if
+    /// there is none: blank for direct boot, the image's for UEFI.
+    ///
+    /// # Errors
+    /// The disk cannot be made.
+    pub fn new(
+        options: VmOptions,
+        image: OsImage,
+        folder: PathBuf,
+        sockets: PathBuf,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let vm = Self { options, image, folder, sockets, running: None, boots: 0 };
+        if !vm.disk().exists() {
+            vm.blank_disk().with_context(|| format!("make {}", vm.disk().display()))?;
+        }
+        Ok(vm)
+    }
+
+    /// The machine's end of the switch.
+    #[must_use]
+    pub fn port(&self, address: Ipv4Addr) -> PortConfig {
+        PortConfig {
+            mac: MacAddress::of_vm(self.options.index),
+            address,
+            switch_path: self.socket("switch"),
+            guest_path: self.socket("guest"),
+        }
+    }
+
+    /// The machine's disk.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join("disk.raw")
+    }
+
+    /// What the machine has printed on its serial console since it was last switched on.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+
+    /// Replaces the disk by a blank one, as a technician would. The machine must be off.
+    ///
+    /// # Errors
+    /// The machine runs, or the disk cannot be made.
+    pub fn blank_disk(&self) -> anyhow::Result<()> {
+        if self.running.is_some() {
+            bail!("machine {} is on", self.options.index);
+        }
+        match self.options.firmware {
+            Firmware::Direct => {
+                std::fs::File::create(self.disk())?;
+            }
+            Firmware::Uefi => {
+                copy_sparse(&self.image.disk(), &self.disk())?;
+                std::fs::copy(OVMF_VARIABLES, self.folder.join("uefi-variables.fd"))?;
+            }
+        }
+        std::fs::File::options().write(true).open(self.disk())?.set_len(DISK_BYTES)?;
+        Ok(())
+    }
+
+    /// Switches the machine on.
+    ///
+    /// # Errors
+    /// It is on already, or QEMU does not start; QEMU's words are in the error.
+    pub fn power_on(&mut self) -> anyhow::Result<()> {
+        if self.running.is_some() {
+            bail!("machine {} is on already", self.options.index);
+        }
+        self.boots += 1;
+        if self.console().exists() {
+            std::fs::rename(self.console(), self.folder.join("console.previous.log"))?;
+        }
+        let said = self.folder.join("qemu.log");
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(self.arguments()?)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&said)?);
+        // A socket that a killed QEMU left would be taken for a live one.
+        let _ = std::fs::remove_file(self.socket("qmp"));
+        let _ = std::fs::remove_file(self.socket("guest"));
+        let mut process = Child::spawn(command)?;
+        match Qmp::connect(&self.socket("qmp")) {
+            Ok(qmp) => self.running = Some(Running { process, qmp }),
+            Err(error) => {
+                process.kill()?;
+                let said = std::fs::read_to_string(&said).unwrap_or_default();
+                return Err(error.context(format!("start QEMU: {}", said.trim())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the power: no flush, no goodbye. Nothing happens to a machine that is off.
+    ///
+    /// # Errors
+    /// QEMU cannot be killed.
+    pub fn cut_power(&mut self) -> anyhow::Result<()> {
+        match self.running.take() {
+            Some(mut running) => Ok(running.process.kill()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Presses the power button and waits until the machine is off. `false`: it still ran at `limit`.
+    ///
+    /// # Errors
+    /// QEMU does not answer.
+    pub fn shut_down(&mut self, limit: Duration) -> anyhow::Result<bool> {
+        let Some(running) = &mut self.running else { return Ok(true) };
+        running.qmp.command("system_powerdown", json!({}))?;
+        if running.process.wait_for(limit)?.is_none() {
+            return Ok(false);
+        }
+        self.running = None;
+        Ok(true)
+    }
+
+    /// Waits until the machine switches itself off. `false`: it still ran at `limit`.
+    ///
+    /// # Errors
+    /// QEMU cannot be waited for.
+    pub fn wait_off(&mut self, limit: Duration) -> anyhow::Result<bool> {
+        let Some(running) = &mut self.running else { return Ok(true) };
+        if running.process.wait_for(limit)?.is_none() {
+            return Ok(false);
+        }
+        self.running = None;
+        Ok(true)
+    }
+
+    /// Stops the machine's processors; the world goes on without it.
+    ///
+    /// # Errors
+    /// The machine is off, or QEMU does not answer.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.qmp("stop")
+    }
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Errors
+    /// The machine is off, or QEMU does not answer.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.qmp("cont")
+    }
+
+    /// Whether the machine's process lives.
+    #[must_use]
+    pub fn is_on(&mut self) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        !matches!(running.process.wait_for(Duration::ZERO), Ok(Some(_)))
+    }
+
+    /// How often it has been switched on by this rig.
+    #[must_use]
+    pub fn boots(&self) -> u32 {
+        self.boots
+    }
+
+    /// The id of QEMU's process, if it is on.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.process.id())
+    }
+
+    fn qmp(&mut self, name: &str) -> anyhow::Result<()> {
+        let Some(running) = &mut self.running else {
+            bail!("machine {} is off", self.options.index)
+        };
+        running.qmp.command(name, json!({})).map(|_| ())
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.sockets.join(format!("{}.{name}", self.options.index))
+    }
+
+    fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
+        let options = &self.options;
+        let mut all: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: String| all.extend([name.into(), value.into()]);
+        add("-machine", "q35".to_owned());
+        add("-m", options.memory_mebibytes.to_string());
+        add("-smp", options.processors.to_string());
+        add("-display", "none".to_owned());
+        add("-serial", format!("file:{}", self.console().display()));
+        add("-qmp", format!("unix:{},server=on,wait=off", self.socket("qmp").display()));
+        add("-device", "virtio-rng-pci".to_owned());
+        add(
+            "-netdev",
+            format!(
+                "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                self.socket("guest").display(),
+                self.socket("switch").display()
+            ),
+        );
+        let mac = MacAddress::of_vm(options.index);
+        add("-device", format!("virtio-net-pci,netdev=net0,mac={mac}"));
+        let own = self.disk();
+        for (index, disk) in std::iter::once(&own).chain(&options.extra_disks).enumerate() {
+            add("-drive", format!("file={},if=none,id=disk{index},format=raw", disk.display()));
+            add("-device", format!("virtio-blk-pci,drive=disk{index}"));
+        }
+        add("-fw_cfg", format!("name=opt/podium/config,file={}", options.config.display()));
+        if let Some(clock) = &options.clock {
+            add("-rtc", format!("base={clock}"));
+        }
+        match options.firmware {
+            Firmware::Direct => {
+                add("-kernel", self.image.kernel().display().to_string());
+                add("-initrd", self.image.initramfs().display().to_string());
+                let line = self.image.command_line()?;
+                add(
+                    "-append",
+                    format!("{line} {}", options.extra_command_line).trim_end().to_owned(),
+                );
+            }
+            Firmware::Uefi => {
+                let variables = self.folder.join("uefi-variables.fd");
+                add("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"));
+                add("-drive", format!("if=pflash,format=raw,unit=1,file={}", variables.display()));
+            }
+        }
+        all.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
+        all.extend(options.accelerator.arguments().iter().map(OsString::from));
+        Ok(all)
+    }
+}
+
+/// Copies a file and keeps its holes.
+fn copy_sparse(from: &Path, to: &Path) -> anyhow::Result<()> {
+    use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+    let mut source = std::fs::File::open(from)?;
+    let mut target = std::fs::File::create(to)?;
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let length = source.read(&mut block)?;
+        let bytes = block.get(..length).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        if bytes.iter().all(|byte| *byte == 0) {
+            target.seek(SeekFrom::Current(i64::try_from(length)?))?;
+        } else {
+            target.write_all(bytes)?;
+        }
+    }
+    target.set_len(source.metadata()?.len())?;
+    Ok(())
+}
