@@ -6,15 +6,19 @@
 //! decides something about a kind. Serving, storing and watching objects is the work of the crates above.
 
 pub mod canonical;
+pub mod defaults;
+pub mod event;
 pub mod int_or_string;
 pub mod key;
 pub mod kind;
 pub mod machine;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+pub mod strategy;
 pub mod time;
 
 pub use k8s_openapi as k8s;

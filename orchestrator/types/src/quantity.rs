@@ -116,6 +116,14 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
+    /// The amount with at most three decimal places, rounded up (away from zero).
+    #[must_use]
+    pub fn rounded_to_milli(self) -> Self {
+        let unit = NANO / 1000;
+        let nanos = (self.nanos.abs() + unit - 1) / unit * unit * self.nanos.signum();
+        Self { nanos: nanos.clamp(-LIMIT, LIMIT), ..self }
+    }
+
     /// The family of suffixes it is printed with.
     #[must_use]
     pub fn format(self) -> Format {

@@ -13,3 +13,6 @@ mod tree;
 
 pub use cursor::{Cursor, Strategy};
 pub use decode::{DecodeError, Decoded, FieldValidation, check, decode};
+
+pub(crate) use merge::merge_of;
+pub(crate) use tree::definition_name;
