@@ -38,6 +38,12 @@ impl Layout {
         &self.name
     }
 
+    /// The image that is booted if no other is named.
+    #[must_use]
+    pub fn default_image(&self) -> PathBuf {
+        self.root.join("image")
+    }
+
     /// Downloads, kept between clusters.
     #[must_use]
     pub fn cache(&self) -> PathBuf {

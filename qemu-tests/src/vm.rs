@@ -140,7 +140,7 @@ impl Vm {
         let said = self.folder.join("qemu.log");
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(self.arguments()?)
+            .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&said)?);
@@ -243,7 +243,7 @@ impl Vm {
         self.sockets.join(format!("{}.{name}", self.options.index))
     }
 
-    fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
+    fn arguments(&self) -> Vec<OsString> {
         let options = &self.options;
         let mut all: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: String| all.extend([name.into(), value.into()]);
@@ -277,7 +277,7 @@ impl Vm {
             Firmware::Direct => {
                 add("-kernel", self.image.kernel().display().to_string());
                 add("-initrd", self.image.initramfs().display().to_string());
-                let line = self.image.command_line()?;
+                let line = self.image.command_line();
                 add(
                     "-append",
                     format!("{line} {}", options.extra_command_line).trim_end().to_owned(),
@@ -291,7 +291,7 @@ impl Vm {
         }
         all.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
         all.extend(options.accelerator.arguments().iter().map(OsString::from));
-        Ok(all)
+        all
     }
 }
 
