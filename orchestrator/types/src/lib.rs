@@ -19,6 +19,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod strategy;
+pub mod table;
 pub mod time;
 
 pub use k8s_openapi as k8s;
