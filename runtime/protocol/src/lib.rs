@@ -37,6 +37,7 @@
 pub mod client;
 mod config;
 pub mod frame;
+pub mod group;
 pub mod paths;
 pub mod record;
 mod status;
