@@ -102,6 +102,7 @@ pub(crate) fn create(pod: &Pod, config: &ContainerConfig) -> Result<Created, Fai
             let _ = group.remove();
         }
         folder.clear(&state_root(pod).join(&config.id));
+        rootfs::let_reuse(config);
     })
 }
 

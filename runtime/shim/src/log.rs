@@ -18,6 +18,9 @@ use podium_shim_protocol::{LogLimits, WallTime};
 
 pub(crate) use entry::Stream;
 
+/// Room for entries that is kept from one write to the next. Output in very short lines needs more for a moment.
+const ENTRIES_BYTES_KEPT: usize = 64 << 10;
+
 /// One container attempt's log.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -56,15 +59,25 @@ impl Log {
 
     /// Logs what `stream` wrote.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], now: WallTime) {
-        self.entries.clear();
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.clear();
+        let mut notice_bytes = 0;
         if let Some((count, reason)) = &self.lost.unmentioned {
             let notice = format!("podium: {count} bytes of output are missing here: {reason}\n");
-            entry::append(&mut self.entries, Stream::Stderr, notice.as_bytes(), now);
+            entry::append(&mut entries, Stream::Stderr, notice.as_bytes(), now);
+            notice_bytes = entries.len();
         }
-        entry::append(&mut self.entries, stream, bytes, now);
-        match self.put() {
-            Ok(()) => self.lost.unmentioned = None,
-            Err(error) => self.lose(bytes.len() as u64, &error),
+        entry::append(&mut entries, stream, bytes, now);
+        let (written, result) = self.put(&entries);
+        if written >= notice_bytes {
+            self.lost.unmentioned = None;
+        }
+        if let Err(error) = result {
+            let rest = entries.get(written.max(notice_bytes)..).unwrap_or_default();
+            self.lose(entry::text_bytes(rest), &error);
+        }
+        if entries.capacity() <= ENTRIES_BYTES_KEPT {
+            self.entries = entries;
         }
     }
 
@@ -74,21 +87,49 @@ impl Log {
         self.lost.unmentioned = Some((earlier + count, error.to_string()));
     }
 
-    /// Writes the prepared entries, all or none.
-    fn put(&mut self) -> io::Result<()> {
-        let length = self.entries.len() as u64;
-        if self.size > 0 && self.size + length > self.limits.file_bytes {
-            self.rotate()?;
+    /// Writes whole entries, rotating between them, and returns how many bytes of `entries` are in a file now.
+    fn put(&mut self, entries: &[u8]) -> (usize, io::Result<()>) {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let part = rest.get(..self.fitting(rest)).unwrap_or(rest);
+            let result = if part.is_empty() { self.rotate() } else { self.append(part) };
+            if let Err(error) = result {
+                return (entries.len() - rest.len(), Err(error));
+            }
+            rest = rest.get(part.len()..).unwrap_or_default();
         }
+        (entries.len(), Ok(()))
+    }
+
+    /// How much of `entries`, in whole entries, the current file may take. An entry that is larger than a whole file goes into an
+    /// empty one.
+    fn fitting(&self, entries: &[u8]) -> usize {
+        let room =
+            usize::try_from(self.limits.file_bytes.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        if entries.len() <= room {
+            return entries.len();
+        }
+        let last_end =
+            |window: &[u8]| window.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1);
+        match entries.get(..room).and_then(last_end) {
+            Some(end) => end,
+            None if self.size > 0 => 0,
+            None => {
+                entries.iter().position(|byte| *byte == b'\n').map_or(entries.len(), |end| end + 1)
+            }
+        }
+    }
+
+    fn append(&mut self, part: &[u8]) -> io::Result<()> {
         self.file()?;
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        if let Err(error) = file.write_all(&self.entries) {
+        if let Err(error) = file.write_all(part) {
             // Nothing of a torn entry may stay. If even this fails, the next open starts from what is there.
             let _ = file.set_len(self.size);
             self.file = None;
             return Err(error);
         }
-        self.size += length;
+        self.size += part.len() as u64;
         Ok(())
     }
 

@@ -77,6 +77,12 @@ pub(crate) fn unmount_all(root: &Path, staged: &Path) {
     }
 }
 
+/// Lets a container that could not be made be tried again with the same folders: overlayfs marks those of a volatile mount as unfit for
+/// another one.
+pub(crate) fn let_reuse(config: &ContainerConfig) {
+    let _ = fs::remove_dir_all(Path::new(&config.work_dir).join("work/incompat"));
+}
+
 /// Prepares where a container's mounts are taken from, and returns the paths in their order. The shim's namespace receives what is
 /// mounted on the node later, and a bind mount would pass that on: one that is to be private is first bound apart.
 pub(crate) fn stage(mounts: &[Mount], staged: &Path) -> Result<Vec<String>, RootError> {

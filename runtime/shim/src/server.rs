@@ -29,8 +29,8 @@ use crate::{failure, time};
 /// only matters where the kernel tells late.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// One read from a container's stream; as much as a pipe holds.
-const READ_BYTES: usize = 64 << 10;
+/// One read from a container's stream. Output of empty lines grows forty-fold in the log, which bounds what is worth reading at once.
+const READ_BYTES: usize = 16 << 10;
 
 /// The shim, serving.
 pub(crate) struct Server {

@@ -43,6 +43,16 @@ pub(super) fn append(out: &mut Vec<u8>, stream: Stream, bytes: &[u8], now: WallT
     }
 }
 
+/// How many bytes of a container's output are in these entries.
+pub(super) fn text_bytes(entries: &[u8]) -> u64 {
+    let of = |entry: &[u8]| {
+        let mut fields = entry.splitn(4, |byte| *byte == b' ').skip(2);
+        let newline = usize::from(fields.next() == Some(b"F"));
+        (fields.next().map_or(0, <[u8]>::len) + newline) as u64
+    };
+    entries.split(|byte| *byte == b'\n').map(of).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -91,6 +101,7 @@ mod tests {
                 append(&mut log, Stream::Stdout, piece, WallTime { seconds: 1, nanoseconds: 2 });
             }
             prop_assert_eq!(read_back(&log), pieces.concat());
+            prop_assert_eq!(text_bytes(&log), pieces.concat().len() as u64);
         }
     }
 
