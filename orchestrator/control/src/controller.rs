@@ -6,7 +6,15 @@
 
 use podium_types::{Now, ObjectKey};
 
+use crate::collector::Collector;
+use crate::deployment::DeploymentController;
+use crate::endpoint_slice::EndpointSliceController;
+use crate::event_collector::EventCollector;
+use crate::namespace::NamespaceController;
 use crate::plan::{EventStep, Plan, Step};
+use crate::pod_collector::PodCollector;
+use crate::replica_set::ReplicaSetController;
+use crate::scheduler::Scheduler;
 use crate::world::{Change, World};
 
 /// A pure function from a part of the world to a plan.
@@ -64,6 +72,14 @@ impl Default for Settings {
 /// All controllers that the cluster's leader runs.
 #[must_use]
 pub fn controllers(settings: &Settings) -> Vec<Box<dyn Controller>> {
-    let _ = settings;
-    Vec::new()
+    vec![
+        Box::new(Scheduler),
+        Box::new(DeploymentController),
+        Box::new(ReplicaSetController),
+        Box::new(EndpointSliceController),
+        Box::new(NamespaceController { root_ca_pem: settings.root_ca_pem.clone() }),
+        Box::new(Collector),
+        Box::new(PodCollector { finished: settings.terminated_pods }),
+        Box::new(EventCollector { ttl: settings.event_ttl }),
+    ]
 }

@@ -18,14 +18,27 @@
 //!   or it carries the uid, and where the decision was about contents the resourceVersion, of what it was decided on.
 //! - A family of keys (see [`Controller::family`]) is never planned on a world that lacks one of the family's own writes.
 
+pub mod bugs;
+mod claim;
+pub mod collector;
 pub mod controller;
+pub mod deployment;
 pub mod driver;
+pub mod endpoint_slice;
 pub mod event;
+pub mod event_collector;
 pub mod name;
+pub mod namespace;
 pub mod object;
 pub mod plan;
+pub mod pod;
+pub mod pod_collector;
 pub mod pods;
+pub mod replica_set;
 pub mod resources;
+pub mod scheduler;
+pub mod selector;
+mod tally;
 pub mod world;
 
 pub use controller::{Controller, Settings, controllers};

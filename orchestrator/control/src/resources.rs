@@ -192,37 +192,8 @@ impl Usage {
 
 /// The number a quantity stands for, in the unit of its resource, rounded up as Kubernetes rounds reservations.
 fn amount(name: &str, quantity: &str) -> i64 {
-    let milli = milli_of(quantity).unwrap_or_default();
-    let value = if name == "cpu" {
-        milli
-    } else {
-        milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0)
-    };
-    i64::try_from(value).unwrap_or(if value > 0 { i64::MAX } else { i64::MIN })
+    let quantity = podium_types::quantity::Quantity::parse(quantity).unwrap_or(ZERO);
+    if name == "cpu" { quantity.milli_value() } else { quantity.value() }
 }
 
-fn milli_of(quantity: &str) -> Option<i128> {
-    let end = quantity
-        .find(|letter: char| !matches!(letter, '0'..='9' | '.' | '+' | '-'))
-        .unwrap_or(quantity.len());
-    let (number, suffix) = quantity.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let scale: i128 = match suffix {
-        "m" => 1,
-        "" => 1000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "P" => 1_000_000_000_000_000_000,
-        "Ki" => 1000 << 10,
-        "Mi" => 1000 << 20,
-        "Gi" => 1000 << 30,
-        "Ti" => 1000 << 40,
-        "Pi" => 1000 << 50,
-        _ => return None,
-    };
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let divisor = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    Some(digits.checked_mul(scale)?.div_euclid(divisor))
-}
+const ZERO: podium_types::quantity::Quantity = podium_types::quantity::Quantity::ZERO;

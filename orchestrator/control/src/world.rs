@@ -20,6 +20,8 @@ use crate::object::{Object, Typed};
 
 mod index;
 
+pub(crate) use index::SERVICE_NAME;
+
 use index::Index;
 
 /// A write to one object, as the store's watch reports it.
@@ -216,6 +218,11 @@ impl World {
         uid: &str,
     ) -> impl Iterator<Item = (&Arc<ObjectKey>, &Arc<T>)> {
         self.dependents(uid).filter_map(|object| Some((&object.key, T::of(&object.view)?)))
+    }
+
+    /// Pods or ReplicaSets of a namespace that no controller manages.
+    pub fn unowned<T: Typed>(&self, namespace: &str) -> impl Iterator<Item = &Object> {
+        self.keyed(self.index.unowned.get(&(T::RESOURCE, namespace.to_owned())))
     }
 
     /// Everything in a namespace, of any resource.

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use podium_types::ObjectKey;
 use podium_types::k8s::api::core::v1::Pod;
+use podium_types::{GroupResource, ObjectKey};
 
+use crate::claim;
 use crate::object::{Object, View};
 use crate::pods;
 use crate::resources::Usage;
@@ -22,6 +23,7 @@ type Keys = BTreeSet<Arc<ObjectKey>>;
 pub(super) struct Index {
     pub(super) by_uid: BTreeMap<String, Arc<ObjectKey>>,
     pub(super) dependents: BTreeMap<String, Keys>,
+    pub(super) unowned: BTreeMap<(GroupResource, String), Keys>,
     pub(super) content: BTreeMap<String, Keys>,
     pub(super) pods_by_node: BTreeMap<String, Keys>,
     pub(super) usage: BTreeMap<String, Usage>,
@@ -41,6 +43,9 @@ impl Index {
         if !key.namespace.is_empty() {
             self.content.entry(key.namespace.clone()).or_default().insert(Arc::clone(key));
         }
+        if let Some(place) = unowned_place(object) {
+            self.unowned.entry(place).or_default().insert(Arc::clone(key));
+        }
         if let Some(place) = slice_place(object) {
             self.slices_by_service.entry(place).or_default().insert(Arc::clone(key));
         }
@@ -58,6 +63,9 @@ impl Index {
             take(&mut self.dependents, &owner.uid, key);
         }
         take(&mut self.content, &key.namespace, key);
+        if let Some(place) = unowned_place(object) {
+            take(&mut self.unowned, &place, key);
+        }
         if let Some(place) = slice_place(object) {
             take(&mut self.slices_by_service, &place, key);
         }
@@ -88,6 +96,13 @@ impl Index {
             }
         }
     }
+}
+
+/// Pods and ReplicaSets without a controller: those that one may adopt.
+fn unowned_place(object: &Object) -> Option<(GroupResource, String)> {
+    let adoptable = matches!(object.view, View::Pod(_) | View::ReplicaSet(_));
+    (adoptable && claim::controller(object.metadata()).is_none())
+        .then(|| (object.key.resource.clone(), object.key.namespace.clone()))
 }
 
 fn slice_place(object: &Object) -> Option<(String, String)> {
