@@ -31,14 +31,19 @@
 
 mod bugs;
 mod config;
+mod consensus;
 pub mod disk;
 mod ephemeral;
 mod error;
+mod format;
 mod handle;
 mod history;
+mod log;
 mod member;
+mod message;
 mod record;
 mod replica;
+mod snapshot;
 mod state;
 mod store;
 mod transport;

@@ -17,6 +17,7 @@ use futures::channel::oneshot;
 use crate::bugs::{Bug, Bugs};
 use crate::error::{StoreError, WatchError};
 use crate::history::{History, HistoryLimits};
+use crate::member::{FeatureLevel, MemberId};
 use crate::record::Revision;
 use crate::state::{Command, Position, Reply, State};
 use crate::view::View;
@@ -100,6 +101,21 @@ impl Replica {
     /// The last applied log index.
     pub(crate) fn applied_index(&self) -> u64 {
         self.lock().state.applied_index()
+    }
+
+    /// The cluster's feature level.
+    pub(crate) fn level(&self) -> FeatureLevel {
+        self.lock().state.level
+    }
+
+    /// Up to which revision the cluster has given up its history.
+    pub(crate) fn compacted(&self) -> Revision {
+        self.lock().state.compacted
+    }
+
+    /// What a member has announced that it understands.
+    pub(crate) fn announced(&self, member: MemberId) -> Option<FeatureLevel> {
+        self.lock().state.announced.get(&member).copied()
     }
 
     /// The oldest revision of the history.

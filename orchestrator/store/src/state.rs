@@ -21,7 +21,7 @@ use crate::record::{Guard, Operation, Outcome, Record, Revision, Transaction};
 use crate::view::View;
 use crate::watch::{EventKind, WatchEvent};
 
-pub(crate) use outcomes::{Outcomes, Remembered};
+pub(crate) use outcomes::{Kept, Outcomes, Remembered};
 
 /// A place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
