@@ -21,6 +21,7 @@ pub mod selector;
 pub mod strategy;
 pub mod table;
 pub mod time;
+pub mod validation;
 
 pub use k8s_openapi as k8s;
 
