@@ -73,9 +73,16 @@ pub enum Event {
     /// The link has no carrier any more.
     LinkDown,
     /// A DHCP message arrived.
-    Received(Incoming),
+    Received(Box<Incoming>),
     /// The time that [`Client::next_wake`] named has come, or something else woke the caller.
     Tick,
+}
+
+impl Event {
+    /// That a message arrived.
+    pub fn received(message: Incoming) -> Self {
+        Self::Received(Box::new(message))
+    }
 }
 
 /// What to do.
@@ -202,7 +209,7 @@ impl Client {
                 out.extend(self.lease().cloned().map(Action::Release));
                 self.state = State::Stopped;
             }
-            Event::Received(message) => self.receive(now, message, out),
+            Event::Received(message) => self.receive(now, *message, out),
             Event::Tick => self.tick(now, out),
         }
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroI32;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -14,7 +14,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -168,6 +168,36 @@ impl Netlink {
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]));
         let doing = format!("making the dummy link {name}");
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.call_unless(RouteNetlinkMessage::NewLink(message), flags, &doing, &[EEXIST])
+    }
+
+    /// Makes a pair of links, `name` here and `peer_name` in another namespace, both with that MTU; if there is a link `name`
+    /// already, it is kept.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn add_veth(
+        &mut self,
+        name: &str,
+        peer_name: &str,
+        peer_namespace: BorrowedFd<'_>,
+        mtu: u32,
+    ) -> Result<(), NetlinkError> {
+        let named = |name: &str| {
+            let mut message = LinkMessage::default();
+            message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            message.attributes.push(LinkAttribute::Mtu(mtu));
+            message
+        };
+        let mut peer = named(peer_name);
+        peer.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_raw_fd()));
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        let doing = format!("making the link pair {name}");
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         self.call_unless(RouteNetlinkMessage::NewLink(message), flags, &doing, &[EEXIST])
     }
@@ -454,7 +484,7 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => {
-                found.destination.address = ip(address).unwrap_or(any)
+                found.destination.address = ip(address).unwrap_or(any);
             }
             RouteAttribute::Gateway(address) => found.gateway = ip(address),
             RouteAttribute::PrefSource(address) => found.preferred_source = ip(address),

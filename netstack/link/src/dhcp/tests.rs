@@ -48,10 +48,10 @@ fn bound() -> Client {
     let discover = sent(&step(&mut client, 0, Event::LinkUp));
     let offer =
         Incoming::Offer { transaction: discover.transaction, server: SERVER, address: OURS };
-    let request = sent(&step(&mut client, 0, Event::Received(offer)));
+    let request = sent(&step(&mut client, 0, Event::received(offer)));
     assert_eq!(request.kind, Kind::Request { server: SERVER, address: OURS });
     let ack = Incoming::Ack { transaction: request.transaction, lease: lease() };
-    assert_eq!(step(&mut client, 0, Event::Received(ack)), [Action::Configure(lease())]);
+    assert_eq!(step(&mut client, 0, Event::received(ack)), [Action::Configure(lease())]);
     client
 }
 
@@ -80,7 +80,7 @@ fn a_server_that_offers_and_is_silent_is_left() {
     let discover = sent(&step(&mut client, 0, Event::LinkUp));
     let offer =
         Incoming::Offer { transaction: discover.transaction, server: SERVER, address: OURS };
-    let mut last = sent(&step(&mut client, 0, Event::Received(offer)));
+    let mut last = sent(&step(&mut client, 0, Event::received(offer)));
     for _ in 0..REQUEST_ATTEMPTS {
         let now = client.next_wake().expect("it waits for an answer");
         let mut out = Vec::new();
@@ -97,7 +97,7 @@ fn a_lease_is_renewed_at_half_its_time() {
     let renew = sent(&step(&mut client, 1800, Event::Tick));
     assert_eq!(renew.kind, Kind::Renew { server: Some(SERVER), ours: OURS });
     let ack = Incoming::Ack { transaction: renew.transaction, lease: lease() };
-    assert_eq!(step(&mut client, 1801, Event::Received(ack)), [Action::Configure(lease())]);
+    assert_eq!(step(&mut client, 1801, Event::received(ack)), [Action::Configure(lease())]);
     assert_eq!(client.next_wake(), Some(at(3601)));
 }
 
@@ -130,7 +130,7 @@ fn a_nak_takes_the_address_at_once() {
     let mut client = bound();
     let renew = sent(&step(&mut client, 1800, Event::Tick));
     let nak = Incoming::Nak { transaction: renew.transaction, server: SERVER };
-    let actions = step(&mut client, 1801, Event::Received(nak));
+    let actions = step(&mut client, 1801, Event::received(nak));
     assert_eq!(actions.first(), Some(&Action::Release(lease())));
     assert_eq!(sent(&actions).kind, Kind::Discover);
 }
@@ -142,7 +142,7 @@ fn a_new_address_replaces_the_old() {
     let other = Lease { address: Cidr::v4(Ipv4Addr::new(10, 0, 2, 99), 24), ..lease() };
     let ack = Incoming::Ack { transaction: renew.transaction, lease: other.clone() };
     assert_eq!(
-        step(&mut client, 1801, Event::Received(ack)),
+        step(&mut client, 1801, Event::received(ack)),
         [Action::Release(lease()), Action::Configure(other)]
     );
 }
@@ -153,9 +153,9 @@ fn messages_of_others_change_nothing() {
     let discover = sent(&step(&mut client, 0, Event::LinkUp));
     let foreign =
         Incoming::Offer { transaction: discover.transaction ^ 1, server: SERVER, address: OURS };
-    assert!(step(&mut client, 0, Event::Received(foreign)).is_empty());
+    assert!(step(&mut client, 0, Event::received(foreign)).is_empty());
     let early = Incoming::Ack { transaction: discover.transaction, lease: lease() };
-    assert!(step(&mut client, 0, Event::Received(early)).is_empty());
+    assert!(step(&mut client, 0, Event::received(early)).is_empty());
     assert_eq!(client.lease(), None);
 }
 
