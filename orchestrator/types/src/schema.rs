@@ -16,3 +16,6 @@ pub use decode::{DecodeError, Decoded, FieldValidation, check, decode};
 
 pub(crate) use merge::merge_of;
 pub(crate) use tree::definition_name;
+
+#[cfg(test)]
+mod agreement;

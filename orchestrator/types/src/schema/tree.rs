@@ -49,6 +49,11 @@ impl Type {
         dots.nth(1).map_or(self.definition, |at| &self.definition[at + 1..])
     }
 
+    #[cfg(test)]
+    pub(crate) fn fields(&self) -> &[(&'static str, Shape)] {
+        &self.fields
+    }
+
     pub(crate) fn field(&self, name: &str) -> Option<(&'static str, &Shape)> {
         let at = self.fields.binary_search_by(|(field, _)| (*field).cmp(name)).ok()?;
         self.fields.get(at).map(|(field, shape)| (*field, shape))
