@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::report::{Path, Report, items};
+use super::super::report::{Path, Report, items, text};
 use crate::object::{at, i64_at};
 
 const UPDATES: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -21,16 +21,37 @@ pub(in super::super) fn update(report: &mut Report, new: &Value, old: &Value) {
         }
     }
     deadline(report, &path, new, old);
-    let tolerations = items(new, "tolerations");
-    if items(old, "tolerations").iter().any(|toleration| !tolerations.contains(toleration)) {
-        let detail = "existing toleration can not be modified except its tolerationSeconds";
-        report.forbidden(&path.child("tolerations"), detail);
+    tolerations(report, &path, new, old);
+    for gate in items(new, "schedulingGates") {
+        if !items(old, "schedulingGates").contains(gate) {
+            let name = text(gate, "name");
+            let detail =
+                format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            report.forbidden(&path.child("schedulingGates"), &detail);
+        }
     }
     let mut changed = Vec::new();
     differences("spec", &fixed_part(new), &fixed_part(old), &mut changed);
     if !changed.is_empty() {
         changed.truncate(NAMED);
         report.forbidden(&path, &format!("{UPDATES}\nchanged: {}", changed.join(", ")));
+    }
+}
+
+/// Tolerations may come, and may be tolerated for another time, but not go.
+fn tolerations(report: &mut Report, path: &Path<'_>, new: &Value, old: &Value) {
+    let untimed = |spec| {
+        items(spec, "tolerations").iter().cloned().map(|mut toleration| {
+            if let Some(toleration) = toleration.as_object_mut() {
+                toleration.remove("tolerationSeconds");
+            }
+            toleration
+        })
+    };
+    let now: Vec<Value> = untimed(new).collect();
+    if untimed(old).any(|toleration| !now.contains(&toleration)) {
+        let detail = "existing toleration can not be modified except its tolerationSeconds";
+        report.forbidden(&path.child("tolerations"), detail);
     }
 }
 
@@ -53,7 +74,7 @@ fn deadline(report: &mut Report, path: &Path<'_>, new: &Value, old: &Value) {
 /// The spec without what may change.
 fn fixed_part(spec: &Value) -> Value {
     let mut spec = spec.as_object().cloned().unwrap_or_default();
-    for field in ["activeDeadlineSeconds", "tolerations"] {
+    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         spec.remove(field);
     }
     for list in ["containers", "initContainers"] {
