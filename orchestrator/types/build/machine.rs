@@ -48,7 +48,7 @@ fn status() -> Value {
         "type": "object",
         "properties": {
             "addresses": {"type": "array", "items": {"$ref": NODE_ADDRESS}, "description": "The machine's own addresses, the preferred one first."},
-            "bootId": {"type": "string", "description": "Changes with every boot."},
+            "bootID": {"type": "string", "description": "Changes with every boot."},
             "bootedAt": {"$ref": TIME, "description": "When the machine booted, by its own clock."},
             "version": {"type": "string", "description": "The version of Podium that it runs."},
             "kernel": {"type": "string", "description": "The release of its kernel."},

@@ -41,7 +41,7 @@ pub struct MachineStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<NodeAddress>,
     /// Changes with every boot.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", rename = "bootID")]
     pub boot_id: Option<String>,
     /// When it booted, by its own clock.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,7 +153,7 @@ mod tests {
         let object = json!({
             "apiVersion": "podium.dev/v1", "kind": "Machine", "metadata": {"name": "m1"},
             "spec": {"publicKey": "k", "endpoint": "10.0.2.15:51820", "podCIDRs": ["10.244.0.0/24"]},
-            "status": {"bootId": "b", "addresses": [{"type": "InternalIP", "address": "10.0.2.15"}],
+            "status": {"bootID": "b", "addresses": [{"type": "InternalIP", "address": "10.0.2.15"}],
                 "phases": [{"name": "mounts", "durationMilliseconds": 12}]},
         });
         let machine: Machine = from_value(&object).expect("a machine");
