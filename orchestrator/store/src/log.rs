@@ -17,6 +17,8 @@
 
 pub(crate) mod recover;
 mod storage;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vote;
 pub(crate) mod writer;
 

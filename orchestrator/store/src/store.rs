@@ -231,15 +231,27 @@ impl<R: AsyncRuntime> Core<R> {
         if required > supported {
             return Err(StoreError::TooNew { required, supported });
         }
-        let write = pin!(R::timeout(
-            self.config.timings.request,
-            self.raft.client_write(Arc::new(command))
-        ));
+        let write = pin!(R::timeout(self.config.timings.request, self.write(Arc::new(command))));
         match select(write, pin!(self.log.shared.room.until_full())).await {
-            Either::Left((Ok(Ok(written)), _)) => Ok(written.data),
-            Either::Left((Ok(Err(error)), _)) => Err(write_error(&error)),
+            Either::Left((Ok(answer), _)) => answer,
             Either::Left((Err(_), _)) => Err(StoreError::Timeout),
             Either::Right(((), _)) => Err(StoreError::DiskFull { outcome_unknown: true }),
+        }
+    }
+
+    /// A leader that has not heard of a quorum lately takes nothing, and names nobody else. That
+    /// passes, one way or the other: it hears of them, or another leads.
+    async fn write(&self, command: Arc<Command>) -> Result<Reply, StoreError> {
+        loop {
+            match self.raft.client_write(command.clone()).await {
+                Ok(written) => return Ok(written.data),
+                Err(error) => match write_error(&error) {
+                    StoreError::NotLeader { leader: None }
+                        if self.leader() == Some(self.member()) => {}
+                    error => return Err(error),
+                },
+            }
+            R::sleep(self.config.timings.heartbeat / 4).await;
         }
     }
 

@@ -57,6 +57,7 @@ struct Folder {
     files: BTreeMap<String, Arc<Mutex<Contents>>>,
     durable: BTreeMap<String, Arc<Mutex<Contents>>>,
     capacity: Option<usize>,
+    syncs: usize,
 }
 
 impl Folder {
@@ -97,6 +98,12 @@ impl MemoryDisk {
             folder.insert(name, bytes);
         }
         Self { folder: Arc::new(Mutex::new(folder)) }
+    }
+
+    /// How often a file was synced.
+    #[must_use]
+    pub fn syncs(&self) -> usize {
+        lock(&self.folder).syncs
     }
 
     /// The bytes of a file.
@@ -211,6 +218,7 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
         lock(&self.file).sync();
+        lock(&self.disk.folder).syncs += 1;
         now(Ok(()))
     }
 }

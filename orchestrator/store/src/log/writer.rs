@@ -101,16 +101,17 @@ impl<R: AsyncRuntime> Writer<R> {
                 let error = failure.clone().map(|(kind, text)| io::Error::new(kind, text));
                 done.io_completed(error.map_or(Ok(()), Err));
             }
-            if let Some(done) = close {
-                // Who closed may have stopped waiting.
-                let _ = done.send(());
-                return;
-            }
             if let Err(error) = result {
                 tracing::error!(%error, "the log can no longer be written");
                 return self.refuse(&error).await;
             }
             self.note_committed().await;
+            if let Some(done) = close {
+                self.sync_note().await;
+                // Who closed may have stopped waiting.
+                let _ = done.send(());
+                return;
+            }
         }
     }
 
@@ -313,6 +314,16 @@ impl<R: AsyncRuntime> Writer<R> {
             Ok(()) => tail.offset = end,
             // The next write of something that matters meets the same disk.
             Err(error) => tracing::warn!(%error, "noting what is committed"),
+        }
+    }
+
+    /// Makes the note durable, so that a member that was stopped in order has its witness.
+    async fn sync_note(&mut self) {
+        let Some(tail) = self.tail.as_ref().filter(|tail| tail.offset > self.synced) else {
+            return;
+        };
+        if let Err(error) = tail.file.sync().await {
+            tracing::warn!(%error, "syncing the note of what is committed");
         }
     }
 
