@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::report::{Path, Report, entries, items, text};
-use super::{environment, identity, probe, profile, volume};
+use super::{environment, foreign, identity, probe, profile, volume};
 use crate::names;
 use crate::object::{at, bool_at, i64_at};
 use crate::quantity::{self, Quantity};
@@ -228,11 +228,7 @@ fn security(report: &mut Report, path: &Path<'_>, context: &Value) {
             report.invalid(path, context.clone(), detail);
         }
     }
-    for field in ["seLinuxOptions", "windowsOptions"] {
-        if !context[field].is_null() {
-            report.not_yet(&path.child(field));
-        }
-    }
+    foreign(report, path, context);
     if text(context, "procMount") == "Unmasked" {
         report.not_yet(&path.child("procMount"));
     }
