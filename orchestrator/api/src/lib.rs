@@ -17,7 +17,7 @@ pub mod admission;
 pub mod auth;
 pub mod bootstrap;
 pub mod bugs;
-
+pub mod http;
 pub mod patch;
 pub mod pipeline;
 pub mod registry;

@@ -198,6 +198,12 @@ impl Pipeline {
         &self.config
     }
 
+    /// Where it has the time from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Now {
