@@ -115,7 +115,7 @@ impl Checker<'_> {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
         match bytes {
             Err(_) => {
-                self.problem("cluster.token", "is not base64url (letters, digits, '-' and '_')")
+                self.problem("cluster.token", "is not base64url (letters, digits, '-' and '_')");
             }
             Ok(bytes) if bytes.len() < TOKEN_MIN_BYTES => {
                 let least = TOKEN_MIN_BYTES * 8;
@@ -200,10 +200,10 @@ impl Checker<'_> {
         let fixed = network.address.is_some();
         match (network.dhcp, fixed) {
             (Some(true), true) => {
-                self.problem("machine.network", "has both dhcp: true and an address: choose one")
+                self.problem("machine.network", "has both dhcp: true and an address: choose one");
             }
             (Some(false), false) => {
-                self.problem("machine.network", "has dhcp: false and no address")
+                self.problem("machine.network", "has dhcp: false and no address");
             }
             (None, false) => self.problem("machine.network", "needs dhcp: true or an address"),
             (Some(true), false) | (Some(false) | None, true) => {}

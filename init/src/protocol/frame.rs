@@ -59,6 +59,8 @@ impl Inbox {
     ///
     /// # Errors
     /// All but [`FrameError::Encode`].
+    // No iterator: the type may differ from frame to frame, and an error is not an end.
+    #[allow(clippy::should_implement_trait)]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some((header, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*header)).unwrap_or(usize::MAX);
