@@ -19,7 +19,7 @@
 //! 3. Each [`Action::Run`] is answered by exactly one [`Input::Finished`] with one result per call, however long it takes.
 //!    A call is applied through the API as the user `system:controller:<controller>`, no earlier than the call it names in
 //!    [`Call::after`] has been done, and not at all (`Skipped`) if that one was not done.
-//! 4. `Unknown` is for a call that may or may not have been committed. An [`Action::Fence`] asks for a linearizable read made
+//! 4. `Unknown` is for a call that may or may not have been committed, or was in part. An [`Action::Fence`] asks for a linearizable read made
 //!    after everything that is unknown has been decided; its revision is the answer.
 //! 5. [`Driver::next_wake`] is asked after every step, and [`Input::Woken`] is given then or later.
 //!
@@ -90,12 +90,12 @@ pub enum CallResult {
         /// The revision that wrote it; for a call that changed nothing, the object's.
         revision: u64,
     },
-    /// The API refused it, whatever the reason (conflict, gone, exists, forbidden, invalid).
+    /// The API refused it, whatever the reason (conflict, gone, exists, forbidden, invalid). Nothing was written.
     Refused {
         /// The message of the API's Status.
         message: String,
     },
-    /// It may have been committed, or may yet be.
+    /// It may have been committed, or may yet be, or only in part: a Bind of which some pods were refused.
     Unknown,
     /// It was not made, because the call it comes after was not done.
     Skipped,
@@ -194,10 +194,10 @@ impl Driver {
         &self.world
     }
 
-    /// Whether nothing is under way and nothing is due: the world is as the controllers want it, until an event or a wake.
+    /// Whether the world is as the controllers want it: nothing is under way, waits, or backs off after a failure.
     #[must_use]
     pub fn idle(&self) -> bool {
-        self.runs.is_empty() && self.queue.nothing_queued()
+        self.runs.is_empty() && self.queue.idle()
     }
 
     /// When to give [`Input::Woken`], on the monotonic clock.

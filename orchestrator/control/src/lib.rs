@@ -39,6 +39,8 @@ pub mod resources;
 pub mod scheduler;
 pub mod selector;
 mod tally;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod world;
 
 pub use controller::{Controller, Settings, controllers};

@@ -119,7 +119,7 @@ fn end(world: &World, object: &Object, namespace: &Namespace, now: Now) -> Plan 
     let mut plan = Plan::nothing();
     let content: Vec<&Object> = world.content(&object.key.name).collect();
     let is_pod = |object: &&Object| object.key.resource == resources::PODS;
-    let pods = content.iter().any(|object| is_pod(object));
+    let pods = content.iter().any(is_pod);
     for object in content.iter().filter(|object| is_pod(object) || !pods) {
         if !object.terminating() {
             plan.push(Step::Delete {

@@ -108,7 +108,8 @@ pub enum Step {
         /// `DeleteOptions.propagationPolicy`.
         propagation: Propagation,
     },
-    /// Bind pods to a node, each of them only if it has this uid and is not bound yet.
+    /// Bind pods to a node, each of them only if it has this uid and is not bound or terminating yet. One that is refused does
+    /// not keep the others from being bound.
     Bind {
         /// The pods, with their uids.
         pods: Vec<(ObjectKey, String)>,

@@ -110,11 +110,10 @@ impl Queue {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Whether no key waits to be planned and none runs.
+    /// Whether no key waits to be planned, runs, or backs off.
     #[must_use]
-    pub fn nothing_queued(&self) -> bool {
-        self.queued.is_empty()
-            && self.families.values().all(|family| !family.running && family.parked.is_empty())
+    pub fn idle(&self) -> bool {
+        self.tasks.values().all(|task| task.state == State::Idle)
     }
 
     /// The world has reached this revision: parked keys whose barrier that is may go on.

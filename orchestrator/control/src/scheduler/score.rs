@@ -1,7 +1,8 @@
 //! How good a node that fits is for a pod: the larger the better.
 //!
-//! Each part is from 0 to 100. The weights follow Kubernetes' defaults: what the node asks for itself (taints) counts most,
-//! then what the pod prefers and how well it spreads, then how much room is left.
+//! Each part is from 0 to `FULL`, fine enough that one small pod on a large node makes a difference. The weights follow
+//! Kubernetes' defaults: what the node asks for itself (taints) counts most, then what the pod prefers and how well it
+//! spreads, then how much room is left.
 
 use podium_types::k8s::api::core::v1::PodSpec;
 
@@ -10,7 +11,9 @@ use super::selector;
 use super::spread::Spread;
 use crate::resources::Resources;
 
-const FULL: i64 = 100;
+const FULL: i64 = 10_000;
+/// The largest weight of one preference of a pod.
+const STRONGEST: i64 = 100;
 const TAINT_WEIGHT: i64 = 3;
 const AFFINITY_WEIGHT: i64 = 2;
 const SPREAD_WEIGHT: i64 = 2;
@@ -20,7 +23,8 @@ const ROOM_WEIGHT: i64 = 1;
 pub(super) fn of_node(spec: &PodSpec, candidate: &Candidate<'_>) -> i64 {
     let taints = i64::try_from(filter::discouraging_taints(spec, candidate.node)).unwrap_or(FULL);
     let avoided = FULL / (1 + taints);
-    let preferred = selector::preference(spec, candidate.node).clamp(-FULL, FULL);
+    let preferred = selector::preference(spec, candidate.node).clamp(-STRONGEST, STRONGEST);
+    let preferred = preferred * (FULL / STRONGEST);
     TAINT_WEIGHT * avoided + AFFINITY_WEIGHT * preferred
 }
 
@@ -36,7 +40,8 @@ pub(super) fn of_moment(
 
 /// The share of processors, memory and pods that would be free, on average.
 fn room(candidate: &Candidate<'_>, requests: &Resources) -> i64 {
-    let share = |free: i64, all: i64| if all > 0 { FULL * free.max(0) / all } else { 0 };
+    let share =
+        |free: i64, all: i64| if all > 0 { FULL.saturating_mul(free.max(0)) / all } else { 0 };
     let of = |resource: &str| {
         let free = candidate.free(resource) - requests.get(resource);
         share(free, candidate.allocatable.get(resource))
