@@ -19,7 +19,7 @@
 //! 3. Each [`Action::Run`] is answered by exactly one [`Input::Finished`] with one result per call, however long it takes.
 //!    A call is applied through the API as the user `system:controller:<controller>`, no earlier than the call it names in
 //!    [`Call::after`] has been done, and not at all (`Skipped`) if that one was not done.
-//! 4. `Unknown` is for a call that may or may not have been committed, or was in part. An [`Action::Fence`] asks for a linearizable read made
+//! 4. `Unknown` is for a call that may or may not have been committed. An [`Action::Fence`] asks for a linearizable read made
 //!    after everything that is unknown has been decided; its revision is the answer.
 //! 5. [`Driver::next_wake`] is asked after every step, and [`Input::Woken`] is given then or later.
 //!
@@ -43,6 +43,8 @@ use crate::plan::{Plan, Step};
 use crate::world::{Change, ObjectEvent, World};
 
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use queue::{Queue, TaskKey};
 
@@ -90,12 +92,13 @@ pub enum CallResult {
         /// The revision that wrote it; for a call that changed nothing, the object's.
         revision: u64,
     },
-    /// The API refused it, whatever the reason (conflict, gone, exists, forbidden, invalid). Nothing was written.
+    /// The API refused it, whatever the reason (conflict, gone, exists, forbidden, invalid), and nothing was written; of a
+    /// Bind, it refused at least one pod.
     Refused {
         /// The message of the API's Status.
         message: String,
     },
-    /// It may have been committed, or may yet be, or only in part: a Bind of which some pods were refused.
+    /// It may have been committed, or may yet be.
     Unknown,
     /// It was not made, because the call it comes after was not done.
     Skipped,
@@ -270,6 +273,8 @@ impl Driver {
                     run.outcome = Outcome::Failed;
                 }
                 CallResult::Refused { message } => {
+                    // Other pods of the same Bind may have been bound, at a revision that nobody has told.
+                    fence |= matches!(step, Step::Bind { pods, .. } if pods.len() > 1);
                     run.outcome = Outcome::Failed;
                     let controller = &self.controllers[run.task.controller];
                     if let Some(report) =

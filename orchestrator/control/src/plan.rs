@@ -71,7 +71,7 @@ impl Propagation {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Create `object`. Its name is set and is a function of the decision, so making the same decision twice is refused as
-    /// `AlreadyExists`, which the driver counts as done.
+    /// `AlreadyExists`.
     Create {
         /// The resource to create it in.
         resource: GroupResource,

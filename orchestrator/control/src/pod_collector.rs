@@ -64,8 +64,11 @@ impl Controller for PodCollector {
     }
 }
 
-/// Whether no node answers for a pod that one should answer for.
+/// Whether no node answers for a pod that one should answer for, and its removal has not begun.
 fn lost(world: &World, pod: &Pod) -> bool {
+    if pods::terminating(pod) && pod.metadata.deletion_grace_period_seconds == Some(0) {
+        return false;
+    }
     match pods::node_name(pod) {
         "" => pods::terminating(pod),
         node => world.named::<Node>("", node).is_none(),

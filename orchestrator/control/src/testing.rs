@@ -183,7 +183,6 @@ impl Cluster {
             let result = match ready.then(|| self.call(&call.step)) {
                 None => CallResult::Skipped,
                 Some(Ok(revision)) => CallResult::Done { revision },
-                Some(Err(_)) if matches!(call.step, Step::Bind { .. }) => CallResult::Unknown,
                 Some(Err(message)) => CallResult::Refused { message },
             };
             self.underway[index].results.push(result);
