@@ -23,7 +23,7 @@ use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
 #[path = "../tests/support/pki.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
+#[allow(dead_code, unreachable_pub, reason = "tests use more of it")]
 mod pki;
 
 /// Containers that are programs of this machine.
@@ -60,7 +60,7 @@ impl PodStreams for LocalStreams {
         _: &'a Value,
         request: ExecRequest,
     ) -> BoxFuture<'a, Result<ExecSession, Status>> {
-        Box::pin(async move { run(&request).map_err(|error| Status::internal(error)) })
+        Box::pin(async move { run(&request).map_err(Status::internal) })
     }
 
     fn attach<'a>(
@@ -110,7 +110,10 @@ async fn open_store(folder: PathBuf) -> Arc<dyn StoreHandle> {
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,podium_api=debug")
+        .with_writer(std::io::stderr)
+        .init();
     let mut arguments = std::env::args().skip(1);
     let port: u16 = arguments.next().map_or(6443, |port| port.parse().expect("a port"));
     let folder = PathBuf::from(arguments.next().unwrap_or_else(|| ".podium/api".to_owned()));

@@ -46,8 +46,20 @@ pub use reply::Reply;
 pub struct Server {
     pipeline: Pipeline,
     streams: Arc<dyn PodStreams>,
+    /// A path that the surroundings answer, to anybody.
+    open_path: Option<OpenPath>,
     /// Turns true when streams are to end.
     closing: watch::Sender<bool>,
+}
+
+/// A path that is none of the API's and that everybody may GET: what proves this server to a client that cannot trust it yet.
+pub struct OpenPath {
+    /// `/podium/v1/authority`.
+    pub path: &'static str,
+    /// The query parameter that it takes.
+    pub parameter: &'static str,
+    /// The answer to the parameter's value; `None` if the value makes no sense.
+    pub answer: Box<dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync>,
 }
 
 /// One request, apart from its body.
@@ -63,7 +75,17 @@ impl Server {
     /// A server of a pipeline, and of the containers that `streams` reaches.
     #[must_use]
     pub fn new(pipeline: Pipeline, streams: Arc<dyn PodStreams>) -> Arc<Self> {
-        Arc::new(Self { pipeline, streams, closing: watch::Sender::new(false) })
+        Self::with_open_path(pipeline, streams, None)
+    }
+
+    /// The same, with a path of the surroundings'.
+    #[must_use]
+    pub fn with_open_path(
+        pipeline: Pipeline,
+        streams: Arc<dyn PodStreams>,
+        open_path: Option<OpenPath>,
+    ) -> Arc<Self> {
+        Arc::new(Self { pipeline, streams, open_path, closing: watch::Sender::new(false) })
     }
 
     /// Ends all watches and logs that go on. New ones end at once.
@@ -85,6 +107,9 @@ impl Server {
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             headers: &parts.headers,
         };
+        if let Some(open) = self.open_path.as_ref().filter(|open| open.path == context.path) {
+            return answer_open(open, &context);
+        }
         let route = Route::parse(context.path);
         let answer = match &route {
             Route::Resource(path) if path.streams() => {
@@ -145,4 +170,15 @@ fn impersonated(headers: &HeaderMap, user: &User) -> Result<User, Status> {
     let groups = headers.get_all("impersonate-group").iter().filter_map(text);
     let ours = |group: &String| group != crate::auth::INTERNAL;
     Ok(User::authenticated(name, groups.filter(ours)))
+}
+
+fn answer_open(open: &OpenPath, context: &Context<'_>) -> Reply {
+    if context.method != Method::GET {
+        return reply::status(&Status::method_not_allowed_on_path());
+    }
+    let given = context.query.get(open.parameter).unwrap_or_default();
+    match (open.answer)(given) {
+        Some(answer) => reply::json(&answer),
+        None => reply::status(&Status::bad_request(format!("the parameter {} is missing or malformed", open.parameter))),
+    }
 }

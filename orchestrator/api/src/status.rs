@@ -286,7 +286,7 @@ impl Status {
     #[must_use]
     pub fn unprocessable(why: impl Into<String>) -> Self {
         let message = "the server rejected our request due to an error in our request";
-        Self::new(422, "Invalid", message).cause("UnexpectedServerResponse", why, "")
+        Self::new(422, "Invalid", message).cause("UnexpectedServerResponse", why, "patch")
     }
 
     /// Something is wrong here.

@@ -70,10 +70,12 @@ impl Server {
         }
         let (reply, protocol, socket) = websocket::upgrade(request, &[V5, V4, V1])?;
         let session = if attach {
-            self.streams.attach(pod, wanted).await?
+            self.streams.attach(pod, wanted).await
         } else {
-            self.streams.exec(pod, wanted).await?
+            self.streams.exec(pod, wanted).await
         };
+        // A refusal goes over the socket too: clients take any other answer for a server that cannot do WebSocket.
+        let session = session.unwrap_or_else(refused);
         tokio::spawn(async move {
             match socket.await {
                 Ok(socket) => carry(socket, session, protocol).await,
@@ -82,6 +84,12 @@ impl Server {
         });
         Ok(reply)
     }
+}
+
+/// A session that is over before it began.
+fn refused(status: Status) -> ExecSession {
+    let exit = Box::pin(std::future::ready(ExecExit::Failed(status.message)));
+    ExecSession { stdin: None, stdout: None, stderr: None, resize: None, exit }
 }
 
 /// Moves bytes both ways until the program has ended, or the client is gone.
@@ -210,8 +218,7 @@ fn ending(exit: ExecExit, protocol: &str) -> String {
         }
         ExecExit::Failed(why) => {
             let cause = json!({"message": why});
-            let message = format!("Internal error occurred: {why}");
-            let mut status = failure(message, "InternalError", json!({"causes": [cause]}));
+            let mut status = failure(why, "InternalError", json!({"causes": [cause]}));
             status["code"] = json!(500);
             status
         }
