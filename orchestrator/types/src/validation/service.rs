@@ -42,6 +42,15 @@ pub(super) fn service(report: &mut Report, object: &Value) {
     report.one_of(&path.child("internalTrafficPolicy"), &spec["internalTrafficPolicy"], &policies);
     let families = ["SingleStack", "PreferDualStack", "RequireDualStack"];
     report.one_of(&path.child("ipFamilyPolicy"), &spec["ipFamilyPolicy"], &families);
+    if kind == "NodePort" {
+        report.not_yet(&path.child("type"));
+    }
+    if spec["sessionAffinity"] == "ClientIP" {
+        report.not_yet(&path.child("sessionAffinity"));
+    }
+    if !items(spec, "externalIPs").is_empty() {
+        report.not_yet(&path.child("externalIPs"));
+    }
     if spec["ipFamilyPolicy"] == "RequireDualStack"
         || items(spec, "ipFamilies").iter().any(|family| family != "IPv4")
     {

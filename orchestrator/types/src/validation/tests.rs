@@ -145,8 +145,8 @@ fn pods_that_cannot_run_are_refused() {
             "spec.containers[0].ports[0].containerPort: Required value",
         ),
         (
-            container(
-                json!({"ports": [{"containerPort": 1, "hostPort": 9}, {"containerPort": 2, "hostPort": 9}]}),
+            pod(
+                json!({"hostNetwork": true, "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 9}, {"containerPort": 9}]}]}),
             ),
             r#"spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//9""#,
         ),
@@ -247,6 +247,10 @@ fn what_podium_does_not_do_yet_is_refused_by_name() {
             "spec.containers[0].securityContext.seccompProfile.type",
         ),
         (
+            container(json!({"ports": [{"containerPort": 80, "hostPort": 8080}]})),
+            "spec.containers[0].ports[0].hostPort",
+        ),
+        (
             with(
                 "affinity",
                 json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}),
@@ -259,6 +263,20 @@ fn what_podium_does_not_do_yet_is_refused_by_name() {
             refused(Kind::Pod, object),
             [format!("{field}: Forbidden: not supported by Podium yet")]
         );
+    }
+}
+
+#[test]
+fn ways_to_a_service_that_the_nodes_do_not_have_are_refused_by_name() {
+    let cases = [
+        (json!({"type": "NodePort", "ports": [{"port": 1}]}), "spec.type"),
+        (json!({"sessionAffinity": "ClientIP", "ports": [{"port": 1}]}), "spec.sessionAffinity"),
+        (json!({"externalIPs": ["192.0.2.1"], "ports": [{"port": 1}]}), "spec.externalIPs"),
+        (json!({"ipFamilies": ["IPv6"], "ports": [{"port": 1}]}), "spec.ipFamilies"),
+    ];
+    for (spec, field) in cases {
+        let lines = refused(Kind::Service, service(spec));
+        assert_eq!(lines, [format!("{field}: Forbidden: not supported by Podium yet")]);
     }
 }
 

@@ -133,7 +133,10 @@ fn ports(report: &mut Report, list: &Path<'_>, container: &Value, host_network: 
             for reason in names::port_number(on_host) {
                 report.invalid(&path.child("hostPort"), on_host, &reason);
             }
-            if host_network && on_host != number {
+            if !host_network {
+                // Only the host's own network has its ports yet.
+                report.not_yet(&path.child("hostPort"));
+            } else if on_host != number {
                 let detail = "must match `hostPort` when `hostNetwork` is true";
                 report.invalid(&path.child("containerPort"), number, detail);
             }
