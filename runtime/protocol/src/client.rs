@@ -80,7 +80,7 @@ impl Client {
     /// See [`ClientError`].
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
         loop {
-            if let Some(reply) = self.decoder.next()? {
+            if let Some(reply) = self.decoder.next_message()? {
                 return match reply {
                     Reply::Failed(failure) => Err(ClientError::Refused(failure)),
                     reply => Ok(reply),

@@ -77,7 +77,7 @@ impl Decoder {
     /// # Errors
     ///
     /// Any error is final: the stream cannot be trusted any more and should be closed.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some((length, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if !(2..=FRAME_BYTES_MAX).contains(&length) {
@@ -170,14 +170,14 @@ mod tests {
         bytes[4] = 9;
         let mut decoder = Decoder::default();
         decoder.push(&bytes);
-        assert!(matches!(decoder.next::<Request>(), Err(FrameError::Version(9))));
+        assert!(matches!(decoder.next_message::<Request>(), Err(FrameError::Version(9))));
     }
 
     #[test]
     fn impossible_length_is_refused_before_it_is_waited_for() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<Request>(), Err(FrameError::Length(_))));
+        assert!(matches!(decoder.next_message::<Request>(), Err(FrameError::Length(_))));
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
         drop(writer);
         let mut decoder = Decoder::default();
         decoder.receive(&right).unwrap();
-        assert_eq!(decoder.next::<Reply>().unwrap(), Some(Reply::ExecStarted { pid: 7 }));
+        assert_eq!(decoder.next_message::<Reply>().unwrap(), Some(Reply::ExecStarted { pid: 7 }));
         let mut writer = std::fs::File::from(decoder.take_fd().unwrap());
         std::io::Write::write_all(&mut writer, b"x").unwrap();
         drop(writer);
@@ -210,7 +210,7 @@ mod tests {
                 let (now, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
                 decoder.push(now);
                 rest = later;
-                while let Some(request) = decoder.next::<Request>().unwrap() {
+                while let Some(request) = decoder.next_message::<Request>().unwrap() {
                     found.push(request);
                 }
             }
@@ -221,7 +221,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next::<Request>() {}
+            while let Ok(Some(_)) = decoder.next_message::<Request>() {}
         }
     }
 }

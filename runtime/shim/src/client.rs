@@ -63,7 +63,7 @@ impl Client {
 
     /// The next whole request; an error means that the connection is of no more use.
     pub(crate) fn next(&mut self) -> Result<Option<Request>, frame::FrameError> {
-        self.decoder.next()
+        self.decoder.next_message()
     }
 
     /// The descriptors that came with requests so far.

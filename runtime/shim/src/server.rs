@@ -122,7 +122,7 @@ impl Server {
             let Some(client) = self.clients.get_mut(&number) else { return };
             match client.next() {
                 Ok(Some(request)) if client.mode == Mode::Asking => {
-                    alive = self.answer(number, request)
+                    alive = self.answer(number, request);
                 }
                 Ok(None) => break,
                 // Nonsense, or a request on a connection that is for something else by now.

@@ -95,7 +95,7 @@ fn exit_while_nobody_is_connected_is_told_to_the_next_client() {
 #[test]
 fn containers_share_the_pods_network_ipc_and_host_name() {
     let pod = TestPod::start_with(|config| {
-        config.sysctls = vec![("net.core.somaxconn".to_owned(), "77".to_owned())]
+        config.sysctls = vec![("net.core.somaxconn".to_owned(), "77".to_owned())];
     });
     pod.run(pod.container(
         "server",
@@ -246,7 +246,7 @@ fn limit_without_a_controller_is_an_error_that_names_it() {
 #[test]
 fn shim_that_cannot_start_says_why() {
     let pod = TestPod::prepare(|config| {
-        config.sysctls = vec![("kernel.core_pattern".to_owned(), "|/x".to_owned())]
+        config.sysctls = vec![("kernel.core_pattern".to_owned(), "|/x".to_owned())];
     });
     let output = pod.launch();
     assert!(!output.status.success());
