@@ -240,13 +240,16 @@ fn spec() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn validation_never_panics(spec in spec(), other in spec(), kind in prop::sample::select(Kind::ALL.to_vec())) {
+    fn defaults_are_idempotent_and_validation_never_panics(spec in spec(), other in spec(), kind in prop::sample::select(Kind::ALL.to_vec())) {
         let object = |spec: Value| json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
         let mut objects = Vec::new();
         for spec in [spec, other] {
             // Also what decoding would have refused: it must not bring the server down.
             let mut object = check(kind, object(spec.clone()), FieldValidation::Ignore).map_or_else(|_| object(spec), |decoded| decoded.object);
             defaults::apply(kind, &mut object);
+            let once = object.clone();
+            defaults::apply(kind, &mut object);
+            prop_assert_eq!(&object, &once);
             strategy::prepare_create(kind, &mut object);
             let _ = create(kind, &object);
             let _ = crate::table::cells(kind, &object, jiff::Timestamp::UNIX_EPOCH);
