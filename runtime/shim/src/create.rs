@@ -78,7 +78,7 @@ impl Folder {
         // The mounts are gone, so these are plain empty folders; anything else would be refused here, not followed.
         let _ = fs::remove_dir(self.root());
         let _ = fs::remove_dir_all(self.staged());
-        for file in ["config.json", "process.json", "seccomp.json", "tty.sock"] {
+        for file in ["config.json", "process.json", "seccomp.json"] {
             let _ = fs::remove_file(self.path.join(file));
         }
         // Succeeds only without an exit record.
@@ -91,15 +91,21 @@ pub(crate) fn state_root(pod: &Pod) -> PathBuf {
     pod.dir.join("state")
 }
 
-/// Makes the container. Its id is not in use.
-pub(crate) fn create(pod: &Pod, config: &ContainerConfig) -> Result<Created, Failure> {
+/// Makes the container. Its id is not in use. If it fails, a group that the kernel does not let go at once joins `leftovers`.
+pub(crate) fn create(
+    pod: &Pod,
+    config: &ContainerConfig,
+    leftovers: &mut Vec<Group>,
+) -> Result<Created, Failure> {
     check(pod, config)?;
     let folder = Folder::of(pod, &config.id);
     let mut group = None;
     build(pod, config, &folder, &mut group).inspect_err(|_| {
         if let Some(group) = group {
             let _ = group.kill();
-            let _ = group.remove();
+            if !group.remove() {
+                leftovers.push(group);
+            }
         }
         folder.clear(&state_root(pod).join(&config.id));
         rootfs::let_reuse(config);
@@ -227,7 +233,7 @@ fn run(
     let mut input = None;
     let mut console = None;
     if config.stdio.terminal {
-        let listening = Console::listen(folder.path()).map_err(|error| system(&error))?;
+        let listening = Console::listen(&pod.dir).map_err(|error| system(&error))?;
         builder = builder.with_console_socket(Some(listening.path().to_owned()));
         console = Some(listening);
     } else {

@@ -40,7 +40,7 @@ pub(crate) fn start(
         .map_err(|error| failure::of_runtime(&error))?;
     let mut console = None;
     if config.terminal.is_some() {
-        let listening = Console::listen(folder.path()).map_err(|error| system(&error))?;
+        let listening = Console::listen(&pod.dir).map_err(|error| system(&error))?;
         builder = builder.with_console_socket(Some(listening.path().to_owned()));
         console = Some(listening);
     } else {

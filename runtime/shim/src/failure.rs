@@ -32,7 +32,10 @@ pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
 
 /// What libcontainer reports is sorted by the text that our own code inside the container put into it, and cut to it.
 pub(crate) fn of_runtime(error: &dyn Error) -> Failure {
-    let message = chain(error);
+    // libcontainer's own cleaning up may be too early for the kernel; ours comes after it, and again until it works.
+    const CLEANUP: &str = ". error during cleanup";
+    let text = chain(error);
+    let message = text.split(CLEANUP).next().unwrap_or(&text);
     match message.find(CANNOT_EXECUTE) {
         Some(start) => new(FailureKind::CannotExecute, &message[start..]),
         None => new(FailureKind::System, message),

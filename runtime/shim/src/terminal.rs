@@ -18,7 +18,7 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Listens in the container's folder.
+    /// Listens in the pod's folder: a container's own, with its name in it, may be too deep for a socket's path.
     pub(crate) fn listen(folder: &Path) -> io::Result<Self> {
         let path = folder.join("tty.sock");
         let _ = fs::remove_file(&path);

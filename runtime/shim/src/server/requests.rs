@@ -57,8 +57,10 @@ impl Server {
                 format!("container {:?} exists", config.id),
             ));
         }
-        let created = create::create(&self.pod, &config)?;
+        let created = create::create(&self.pod, &config, &mut self.leftovers)?;
         let pid = created.pid;
+        // A leftover of the same name is this container's group now.
+        self.leftovers.retain(|group| group.path() != created.group.path());
         let path = std::path::Path::new(&self.pod.config.log_dir).join(&config.log_path);
         let log = Log::open(path, self.pod.config.log_limits);
         let number = self.poll.number();

@@ -219,7 +219,7 @@ fn what_cannot_run_is_refused_with_a_reason_and_leaves_nothing() {
     assert_eq!(kind, FailureKind::System);
     assert!(message.contains("/nonexistent/layer"), "{message}");
 
-    assert!(!pod.group().below("a").path().exists());
+    wait_until("the group to go", || !pod.group().below("a").path().exists());
     assert!(!paths::container(pod.dir(), "a").exists());
     assert_eq!(pod.client().status().unwrap().containers, []);
     // The id is free, and the shim none the worse.
@@ -275,4 +275,40 @@ fn states_only_move_forward() {
     client.kill("never").unwrap();
     assert_eq!(pod.wait_for_exit("never").started_at, None);
     client.remove("never").unwrap();
+}
+
+#[test]
+fn many_containers_and_execs_leave_nothing_behind_in_the_shim() {
+    let pod = TestPod::start();
+    let shim = pod.client().status().unwrap().pid;
+    let count = |name: &str| match name {
+        "mounts" => fs::read_to_string(format!("/proc/{shim}/mountinfo")).unwrap().lines().count(),
+        folder => fs::read_dir(format!("/proc/{shim}/{folder}")).unwrap().count(),
+    };
+    let round = |number: u32| {
+        let id = format!("c{number}");
+        pod.run(pod.container(&id, "echo up; read line; exit 2"));
+        pod.wait_for_exit(&id);
+        pod.client().remove(&id).unwrap();
+        let id = format!("e{number}");
+        pod.run(pod.container(&id, "echo up; sleep 600"));
+        pod.wait_for_log(&id, "up");
+        assert_eq!(pod.exec(&id, "exit 3", "").exit.code, 3);
+        pod.client().kill(&id).unwrap();
+        pod.wait_for_exit(&id);
+        pod.client().remove(&id).unwrap();
+    };
+    round(0);
+    wait_until("connections to close", || count("fd") < 12);
+    let before = (count("mounts"), count("fd"));
+    (1..20).for_each(round);
+    wait_until("what was there before", || (count("mounts"), count("fd")) == before);
+    assert_eq!(fs::read_dir(pod.dir().join("state")).unwrap().count(), 0);
+    wait_until("the groups to go", || {
+        let groups = fs::read_dir(pod.group().path()).unwrap().flatten();
+        groups.filter(|entry| entry.path().is_dir()).count() == 1
+    });
+    let children =
+        fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
+    assert_eq!(children, "");
 }

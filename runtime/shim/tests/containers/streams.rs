@@ -100,6 +100,20 @@ fn exec_with_a_terminal_gets_a_pts_of_the_asked_size() {
 }
 
 #[test]
+fn longest_names_have_terminals_too() {
+    let pod = TestPod::start();
+    let id = "n".repeat(64);
+    let mut config = pod.container(&id, "tty; read line");
+    config.stdio = Stdio { terminal: true, stdin: true, stdin_once: false };
+    pod.run(config);
+    pod.wait_for_log(&id, "/dev/pts/0");
+    let size = TerminalSize { columns: 80, rows: 25 };
+    let (exec, _master) = pod.client().exec_terminal(&id, vec!["true".to_owned()], size).unwrap();
+    exec.set_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(exec.wait().unwrap().code, 0);
+}
+
+#[test]
 fn exec_dies_with_its_connection() {
     let pod = TestPod::start();
     pod.run(pod.container("a", "echo up; sleep 600"));
