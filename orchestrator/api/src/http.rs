@@ -179,6 +179,9 @@ fn answer_open(open: &OpenPath, context: &Context<'_>) -> Reply {
     let given = context.query.get(open.parameter).unwrap_or_default();
     match (open.answer)(given) {
         Some(answer) => reply::json(&answer),
-        None => reply::status(&Status::bad_request(format!("the parameter {} is missing or malformed", open.parameter))),
+        None => reply::status(&Status::bad_request(format!(
+            "the parameter {} is missing or malformed",
+            open.parameter
+        ))),
     }
 }

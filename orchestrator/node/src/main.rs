@@ -1,3 +1,68 @@
-//! The node daemon: it joins everything that a machine runs.
+//! `node`: what a machine runs of the cluster. It composes; the parts it composes know nothing of each other.
+//!
+//! ```text
+//!  machine (PID 1's socket) ── config, addresses, shutdown
+//!  identity ── member id, cluster authority, the server's certificate            (STATE)
+//!  store ◄── pipeline ◄── server (HTTPS :6443) ◄── kubectl
+//!    │          ▲ ▲
+//!    │          │ └── lead: bootstrap and controllers, while this member leads
+//!    │          └──── register: this node's own Node and Machine objects
+//!    └─ watch ─► follow ─┬─► services: the data path and the cluster's names
+//!                        └─► workload: this node's pods ─► agent ─► shims
+//! ```
+//!
+//! Crash-only: this process may be killed at any instruction. What it needs again is in the store, in STATE, in the shims
+//! and in the kernel; PID 1 starts it anew.
 
-fn main() {}
+mod authority;
+mod calls;
+mod compose;
+mod files;
+mod follow;
+mod identity;
+mod images;
+mod lead;
+mod machine;
+mod network;
+mod references;
+mod register;
+mod services;
+mod sinks;
+mod streams;
+mod workload;
+
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+/// Threads for everything that is not blocking. Two keep a slow peer from holding up a probe; more would only cost memory
+/// on the small machines that this is meant for.
+const WORKERS: usize = 2;
+/// Blocking work is unpacking, netlink and file reads; each thread costs a stack.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("PODIUM_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    // PID 1 puts the time in front of what the node prints.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build();
+    let ended =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(compose::run()));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

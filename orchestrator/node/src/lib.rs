@@ -1,1 +1,0 @@
-//! The node daemon: it joins everything that a machine runs.

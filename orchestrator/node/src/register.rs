@@ -1,0 +1,246 @@
+//! This machine's own Node and Machine objects: made at the first start, kept true afterwards.
+//!
+//! Nothing here beats: heartbeats never enter the log. The objects are written when they differ from the truth, and the
+//! Ready condition says what the parts of this process say.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use podium_agent::{Agent, NodeFacts};
+use podium_api::pipeline::WriteOptions;
+use podium_api::seams::Clock;
+use podium_api::{Pipeline, Status, Target, User};
+use podium_init::protocol::Status as MachineStatus;
+use podium_types::kind::resources;
+use podium_types::{ObjectKey, object};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Facts change seldom (images, pressure); looking is cheap.
+const LOOK: Duration = Duration::from_secs(10);
+/// While the objects cannot be written yet, at the start or without a leader.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the objects are made from.
+pub(crate) struct Registration {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) agent: Agent,
+    pub(crate) name: String,
+    pub(crate) pod_cidr: String,
+    pub(crate) machine: MachineStatus,
+    pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+}
+
+impl Registration {
+    /// Keeps the objects true; never returns. `registered` turns true when the Node is Ready in the API.
+    pub(crate) async fn run(mut self, registered: watch::Sender<bool>) -> ! {
+        loop {
+            let wait = match self.write().await {
+                Ok(()) => {
+                    registered.send_if_modified(|known| !std::mem::replace(known, true));
+                    LOOK
+                }
+                Err(status) => {
+                    tracing::debug!(message = %status.message, "this node is not registered yet");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = self.addresses.changed() => {}
+            }
+        }
+    }
+
+    async fn write(&self) -> Result<(), Status> {
+        let facts = self.agent.node_facts().await;
+        let addresses = self.addresses.borrow().clone();
+        let node = ObjectKey::new(resources::NODES, "", self.name.clone());
+        let mut want = self.node(&facts, &addresses);
+        self.ensure(&node, &want).await?;
+        self.keep_times(&node, &mut want).await?;
+        self.update_status(&node, want["status"].take()).await?;
+        let machine = ObjectKey::new(resources::MACHINES, "", self.name.clone());
+        let mut want = self.machine(&facts, &addresses);
+        self.ensure(&machine, &want).await?;
+        self.update_status(&machine, want["status"].take()).await
+    }
+
+    fn user(&self) -> User {
+        User::system(&format!("node:{}", self.name))
+    }
+
+    /// Makes the object if it is not there.
+    async fn ensure(&self, key: &ObjectKey, want: &Value) -> Result<(), Status> {
+        if self.present(key).await?.is_some() {
+            return Ok(());
+        }
+        let target = Target { name: "", ..target(key)? };
+        match self
+            .pipeline
+            .create(&self.user(), &target, want.clone().into(), &WriteOptions::default())
+            .await
+        {
+            Err(status) if status.reason != "AlreadyExists" => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the status if it differs.
+    async fn update_status(&self, key: &ObjectKey, status: Value) -> Result<(), Status> {
+        let Some(mut present) = self.present(key).await? else {
+            return Err(Status::not_found(&key.resource, &key.name));
+        };
+        if present.get("status") == Some(&status) {
+            return Ok(());
+        }
+        object::map_of(&mut present).insert("status".to_owned(), status);
+        let target = target(key)?.part("status").ok_or_else(Status::no_such_resource)?;
+        self.pipeline
+            .update(&self.user(), &target, present.into(), &WriteOptions::default())
+            .await
+            .map(drop)
+    }
+
+    async fn present(&self, key: &ObjectKey) -> Result<Option<Value>, Status> {
+        let view =
+            self.pipeline.store().read().await.map_err(|error| Status::from_store(&error))?;
+        let Some(record) = view.get(&key.storage_key()) else { return Ok(None) };
+        let mut object: Value = serde_json::from_slice(&record.value).map_err(Status::internal)?;
+        object::set_resource_version(&mut object, Some(record.mod_revision.0));
+        Ok(Some(object))
+    }
+
+    /// A condition that has not changed keeps its times.
+    async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Status> {
+        let Some(present) = self.present(key).await? else { return Ok(()) };
+        let known = object::list_at(&present, &["status", "conditions"]);
+        let Some(wanted) = want.pointer_mut("/status/conditions").and_then(Value::as_array_mut)
+        else {
+            return Ok(());
+        };
+        for condition in wanted {
+            let Some(before) = known.iter().find(|it| it["type"] == condition["type"]) else {
+                continue;
+            };
+            if before["status"] == condition["status"] {
+                condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
+                condition["lastHeartbeatTime"] = before["lastHeartbeatTime"].clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, facts: &NodeFacts, addresses: &[IpAddr]) -> Value {
+        let labels = json!({
+            "kubernetes.io/hostname": self.name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": facts.architecture,
+            "node-role.kubernetes.io/control-plane": "",
+        });
+        let images: Vec<Value> = facts
+            .images
+            .iter()
+            .map(|(names, bytes)| json!({"names": names, "sizeBytes": bytes}))
+            .collect();
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": self.name, "labels": labels},
+            "spec": {"podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr], "providerID": format!("podium://{}", self.name)},
+            "status": {
+                "addresses": node_addresses(&self.name, addresses),
+                "capacity": facts.capacity,
+                "allocatable": facts.allocatable,
+                "conditions": self.conditions(facts),
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 6443}},
+                "images": images,
+                "nodeInfo": {
+                    "architecture": facts.architecture,
+                    "bootID": facts.boot_id,
+                    "containerRuntimeVersion": format!("podium://{}", self.machine.version),
+                    "kernelVersion": facts.kernel_version,
+                    "kubeProxyVersion": "",
+                    "kubeletVersion": podium_api::http::GIT_VERSION,
+                    "machineID": self.machine.boot_id,
+                    "operatingSystem": "linux",
+                    "osImage": format!("Podium {}", self.machine.version),
+                    "systemUUID": self.machine.boot_id,
+                },
+            },
+        })
+    }
+
+    fn conditions(&self, facts: &NodeFacts) -> Vec<Value> {
+        let now = format!("{:.0}", self.clock.now().wall);
+        let condition = |kind: &str, on: bool, (reason, message): (&str, &str)| {
+            json!({"type": kind, "status": if on { "True" } else { "False" }, "reason": reason, "message": message,
+                "lastHeartbeatTime": now, "lastTransitionTime": now})
+        };
+        let pressure = |kind: &str, on: bool, names: [(&str, &str); 2]| {
+            condition(kind, on, names[usize::from(!on)])
+        };
+        let short = &facts.pressure;
+        vec![
+            pressure(
+                "MemoryPressure",
+                short.memory,
+                [
+                    ("KubeletHasInsufficientMemory", "the node is short of memory"),
+                    ("KubeletHasSufficientMemory", "the node has sufficient memory available"),
+                ],
+            ),
+            pressure(
+                "DiskPressure",
+                short.disk,
+                [
+                    ("KubeletHasDiskPressure", "the disk of images and volumes is nearly full"),
+                    ("KubeletHasNoDiskPressure", "the node has no disk pressure"),
+                ],
+            ),
+            pressure(
+                "PIDPressure",
+                short.pids,
+                [
+                    ("KubeletHasInsufficientPID", "the node is short of process ids"),
+                    ("KubeletHasSufficientPID", "the node has sufficient process ids available"),
+                ],
+            ),
+            condition("Ready", true, ("KubeletReady", "the node runs pods")),
+        ]
+    }
+
+    fn machine(&self, facts: &NodeFacts, addresses: &[IpAddr]) -> Value {
+        let phases: Vec<Value> = self
+            .machine
+            .phases
+            .iter()
+            .map(|phase| json!({"name": phase.name, "durationMilliseconds": u64::try_from(phase.took.as_millis()).unwrap_or(u64::MAX)}))
+            .collect();
+        json!({
+            "apiVersion": "podium.dev/v1", "kind": "Machine",
+            "metadata": {"name": self.name},
+            "spec": {"podCIDRs": [self.pod_cidr]},
+            "status": {
+                "addresses": node_addresses(&self.name, addresses),
+                "bootID": facts.boot_id,
+                "version": self.machine.version,
+                "kernel": facts.kernel_version,
+                "architecture": facts.architecture,
+                "voter": true,
+                "phases": phases,
+            },
+        })
+    }
+}
+
+fn target(key: &ObjectKey) -> Result<Target<'_>, Status> {
+    Target::object(key).ok_or_else(Status::no_such_resource)
+}
+
+fn node_addresses(name: &str, addresses: &[IpAddr]) -> Vec<Value> {
+    let internal =
+        addresses.iter().map(|address| json!({"type": "InternalIP", "address": address}));
+    internal.chain([json!({"type": "Hostname", "address": name})]).collect()
+}
