@@ -13,6 +13,8 @@
 //! one that the rest of the crate works with.
 
 pub(crate) mod convert;
+#[cfg(test)]
+mod golden;
 pub(crate) mod v1;
 
 use serde::Serialize;

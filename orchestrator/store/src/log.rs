@@ -228,15 +228,19 @@ impl<R: AsyncRuntime> Log<R> {
         self.shared.memory().bytes
     }
 
-    /// The last index for which a purge up to it leaves at most so many bytes.
+    /// The last index up to which a purge is needed to leave at most so many bytes.
     pub(crate) fn index_leaving(&self, bytes: u64) -> Option<u64> {
         let memory = self.shared.memory();
         let mut left = memory.bytes;
-        let mut entries = memory.entries.iter();
-        while left > bytes {
-            left -= entry_bytes(entries.next()?);
+        let mut last = None;
+        for entry in &memory.entries {
+            if left <= bytes {
+                break;
+            }
+            left -= entry_bytes(entry);
+            last = Some(entry.log_id.index());
         }
-        entries.next().map(|entry| entry.log_id.index()).and_then(|first| first.checked_sub(1))
+        last
     }
 
     /// Whether exactly this entry is here, or covered by a snapshot, and durable.

@@ -10,6 +10,8 @@
 //! whole. Why it is not a database is in `docs/decisions/0001-own-snapshot-file.md`.
 
 pub(crate) mod read;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -191,7 +191,7 @@ impl State {
 
     fn commit(&mut self, operations: &[Operation], bugs: Bugs) -> (Outcome, Vec<Arc<WatchEvent>>) {
         let mut revision = self.view.revision.next();
-        if bugs.has(Bug::ReusedRevision) && revision.0 % 5 == 0 {
+        if bugs.has(Bug::ReusedRevision) && revision.0.is_multiple_of(5) {
             revision = self.view.revision;
         }
         let events = operations

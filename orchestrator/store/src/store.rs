@@ -314,9 +314,7 @@ impl<R: AsyncRuntime> Core<R> {
         match self.leader() {
             None => Err(StoreError::NotLeader { leader: None }),
             Some(leader) if leader == self.member() => self.read_index_as_leader().await,
-            Some(leader) => match self.ask_read_index(leader).await? {
-                (index, _) => Ok(index),
-            },
+            Some(leader) => self.ask_read_index(leader).await.map(|(index, _)| index),
         }
     }
 

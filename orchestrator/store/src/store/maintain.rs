@@ -50,6 +50,7 @@ impl<R: AsyncRuntime> Core<R> {
         {
             tracing::warn!(%error, "a snapshot could not be made");
         }
+        self.purge().await;
         self.compact(marks).await;
         self.announce(marks).await;
     }
@@ -65,7 +66,7 @@ impl<R: AsyncRuntime> Core<R> {
                 || self.log.bytes() >= limits.snapshot_bytes)
     }
 
-    /// Writes a snapshot, and only then lets openraft know of it and let go of the log behind it.
+    /// Writes a snapshot, and only then lets openraft know of it, which lets go of the log behind it.
     pub(super) async fn snapshot(&self) -> Result<(), StoreError> {
         let state = self.replica.state();
         if state.applied.is_none() {
@@ -75,15 +76,17 @@ impl<R: AsyncRuntime> Core<R> {
             true => StoreError::DiskFull { outcome_unknown: false },
             false => StoreError::disk("writing a snapshot", error),
         })?;
-        self.raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))?;
-        let limits = &self.config.log;
-        let by_count = state.applied_index().checked_sub(limits.keep_records);
-        let by_bytes = self.log.index_leaving(limits.snapshot_bytes / 2);
-        if let Some(upto) = by_count.max(by_bytes) {
-            let upto = upto.min(state.applied_index());
-            self.raft.trigger().purge_log(upto).await.map_err(|fatal| stopped(&fatal))?;
+        self.raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))
+    }
+
+    /// Lets go of more of the log than openraft does by number, if what it keeps is large.
+    async fn purge(&self) {
+        let covered = self.snapshots.current().and_then(|snapshot| snapshot.applied);
+        let upto = self.log.index_leaving(self.config.log.snapshot_bytes / 2);
+        let (Some(covered), Some(upto)) = (covered, upto) else { return };
+        if let Err(fatal) = self.raft.trigger().purge_log(upto.min(covered.index)).await {
+            tracing::debug!(%fatal, "the log could not be purged");
         }
-        Ok(())
     }
 
     /// As the leader, says which revisions have become older than the history is kept.

@@ -178,7 +178,7 @@ fn raft_config(config: &Config, damaged: bool) -> Result<RaftConfig, StoreError>
         max_payload_entries: 512,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.log.keep_records,
-        purge_batch_size: 64,
+        purge_batch_size: 1,
         // Memory of the channels is taken as messages come, these are only limits.
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),

@@ -50,7 +50,8 @@ impl<R: AsyncRuntime> Core<R> {
             Some((position, _)) if self.log.holds(position) => self.declare_whole().await,
             Some((position, looks)) if looks < LOOKS => self.want(Some((position, looks + 1))),
             Some(_) | None => {
-                self.want(self.ask_what_to_hold().await.map(|position| (position, 0)))
+                let asked = self.ask_what_to_hold().await;
+                self.want(asked.map(|position| (position, 0)));
             }
         }
     }

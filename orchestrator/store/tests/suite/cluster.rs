@@ -1,5 +1,4 @@
 //! A cluster of stores in one process on tokio: disks in memory, a network that can be cut.
-#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,32 +15,32 @@ use podium_store::{
     TransportError,
 };
 
-pub type TokioStore = Store<TokioRuntime>;
+pub(crate) type TokioStore = Store<TokioRuntime>;
 
 /// Far above what anything takes, for machines that are busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub struct Network {
+pub(crate) struct Network {
     stores: Mutex<BTreeMap<MemberId, TokioStore>>,
     cut: Mutex<BTreeSet<MemberId>>,
 }
 
 impl Network {
-    pub fn attach(&self, id: MemberId, store: TokioStore) {
+    pub(crate) fn attach(&self, id: MemberId, store: TokioStore) {
         self.stores.lock().unwrap().insert(id, store);
     }
 
-    pub fn detach(&self, id: MemberId) {
+    pub(crate) fn detach(&self, id: MemberId) {
         self.stores.lock().unwrap().remove(&id);
     }
 
     /// Nothing goes to or from this member.
-    pub fn cut(&self, id: MemberId) {
+    pub(crate) fn cut(&self, id: MemberId) {
         self.cut.lock().unwrap().insert(id);
     }
 
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
 
@@ -55,9 +54,9 @@ impl Network {
 }
 
 #[derive(Debug)]
-pub struct Link {
-    pub from: MemberId,
-    pub network: Arc<Network>,
+pub(crate) struct Link {
+    pub(crate) from: MemberId,
+    pub(crate) network: Arc<Network>,
 }
 
 impl Transport for Link {
@@ -80,7 +79,7 @@ impl Transport for Link {
 }
 
 /// Elections in a third of a second, maintenance ten times a second.
-pub fn timings() -> Timings {
+pub(crate) fn timings() -> Timings {
     Timings {
         heartbeat: Duration::from_millis(50),
         election_min: Duration::from_millis(300),
@@ -91,12 +90,12 @@ pub fn timings() -> Timings {
     }
 }
 
-pub fn config(id: MemberId) -> Config {
+pub(crate) fn config(id: MemberId) -> Config {
     Config { timings: timings(), ..Config::new(id) }
 }
 
 /// Short files and frequent snapshots.
-pub fn small_log() -> LogLimits {
+pub(crate) fn small_log() -> LogLimits {
     LogLimits {
         segment_bytes: 16 * 1024,
         snapshot_records: 40,
@@ -105,20 +104,20 @@ pub fn small_log() -> LogLimits {
     }
 }
 
-pub fn member(id: u64) -> Member {
+pub(crate) fn member(id: u64) -> Member {
     Member { id: MemberId(id), public_key: vec![id as u8; 4] }
 }
 
 #[derive(Debug)]
-pub struct Cluster {
-    pub network: Arc<Network>,
-    pub disks: BTreeMap<MemberId, MemoryDisk>,
-    pub stores: BTreeMap<MemberId, TokioStore>,
-    pub log: LogLimits,
+pub(crate) struct Cluster {
+    pub(crate) network: Arc<Network>,
+    pub(crate) disks: BTreeMap<MemberId, MemoryDisk>,
+    pub(crate) stores: BTreeMap<MemberId, TokioStore>,
+    pub(crate) log: LogLimits,
 }
 
 impl Cluster {
-    pub async fn start(count: u64, log: LogLimits) -> Self {
+    pub(crate) async fn start(count: u64, log: LogLimits) -> Self {
         let mut cluster =
             Self { network: Arc::default(), disks: BTreeMap::new(), stores: BTreeMap::new(), log };
         for id in 1..=count {
@@ -132,7 +131,7 @@ impl Cluster {
     }
 
     /// Opens a member on its disk.
-    pub async fn open(&mut self, id: MemberId) -> Result<(), StoreError> {
+    pub(crate) async fn open(&mut self, id: MemberId) -> Result<(), StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(self.disks.entry(id).or_default().clone());
         let link = Arc::new(Link { from: id, network: self.network.clone() });
         let config = Config { log: self.log, ..config(id) };
@@ -143,7 +142,7 @@ impl Cluster {
     }
 
     /// Stops a member as a power cut does: what was not synced is gone.
-    pub async fn power_off(&mut self, id: MemberId) {
+    pub(crate) async fn power_off(&mut self, id: MemberId) {
         let disk = self.disks[&id].after_power_cut();
         self.network.detach(id);
         if let Some(store) = self.stores.remove(&id) {
@@ -154,7 +153,7 @@ impl Cluster {
     }
 
     /// A member that leads and is followed by every other that runs and is connected.
-    pub async fn leader(&self) -> TokioStore {
+    pub(crate) async fn leader(&self) -> TokioStore {
         let mut found = None;
         eventually("a leader that all know", || {
             let cut = self.network.cut.lock().unwrap().clone();
@@ -172,7 +171,7 @@ impl Cluster {
     }
 
     /// Somebody who runs, is connected and does not lead.
-    pub async fn follower(&self) -> TokioStore {
+    pub(crate) async fn follower(&self) -> TokioStore {
         let leader = self.leader().await.status().member;
         let cut = self.network.cut.lock().unwrap().clone();
         let follower = self.stores.iter().find(|(id, _)| **id != leader && !cut.contains(id));
@@ -181,7 +180,7 @@ impl Cluster {
 }
 
 /// Waits for a condition; fails after a long while with its name.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "still waiting for {what}");
@@ -189,34 +188,34 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub fn id() -> TransactionId {
+pub(crate) fn id() -> TransactionId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     TransactionId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-pub fn put(key: &str, value: &str) -> Operation {
+pub(crate) fn put(key: &str, value: &str) -> Operation {
     Operation::Put { key: key.into(), value: Bytes::copy_from_slice(value.as_bytes()) }
 }
 
-pub fn transaction(guards: Vec<Guard>, operations: Vec<Operation>) -> Transaction {
+pub(crate) fn transaction(guards: Vec<Guard>, operations: Vec<Operation>) -> Transaction {
     Transaction { id: id(), guards, operations }
 }
 
-pub fn put_one(key: &str, value: &str) -> Transaction {
+pub(crate) fn put_one(key: &str, value: &str) -> Transaction {
     transaction(Vec::new(), vec![put(key, value)])
 }
 
-pub fn committed(outcome: Outcome) -> Revision {
+pub(crate) fn committed(outcome: Outcome) -> Revision {
     match outcome {
         Outcome::Committed { revision } => revision,
         Outcome::Refused { .. } => panic!("{outcome:?}"),
     }
 }
 
-pub async fn write(store: &impl StoreHandle, key: &str, value: &str) -> Revision {
+pub(crate) async fn write(store: &impl StoreHandle, key: &str, value: &str) -> Revision {
     committed(store.submit(put_one(key, value)).await.unwrap())
 }
 
-pub fn text(value: &Bytes) -> String {
+pub(crate) fn text(value: &Bytes) -> String {
     String::from_utf8(value.to_vec()).unwrap()
 }

@@ -1,10 +1,8 @@
 //! Three members on tokio: elections, replication, reads, retries, snapshots to who is behind.
 
-mod cluster;
-
 use std::collections::BTreeSet;
 
-use cluster::{Cluster, eventually, member, put_one, small_log, text, write};
+use crate::cluster::{Cluster, eventually, member, put_one, small_log, text, write};
 use podium_store::{
     FeatureLevel, LogLimits, MemberId, Outcome, Revision, Role, StoreError, StoreHandle,
 };
@@ -164,7 +162,7 @@ async fn feature_level_waits_for_every_member() {
     let raised = async || leader.raise_feature_level(FeatureLevel::SUPPORTED).await;
     let begun = std::time::Instant::now();
     while raised().await.is_err() {
-        assert!(begun.elapsed() < cluster::PATIENCE, "members announce what they know");
+        assert!(begun.elapsed() < crate::cluster::PATIENCE, "members announce what they know");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert_eq!(leader.status().feature_level, FeatureLevel::SUPPORTED);

@@ -1,8 +1,8 @@
 //! Members whose disks lose power, fill up, or flip bits.
 
-mod cluster;
-
-use cluster::{Cluster, TokioStore, config, eventually, member, put_one, small_log, text, write};
+use crate::cluster::{
+    Cluster, TokioStore, config, eventually, member, put_one, small_log, text, write,
+};
 use podium_store::disk::memory::MemoryDisk;
 use podium_store::{
     Alone, Config, Disk, LogLimits, MemberId, Revision, Role, StoreError, StoreHandle,
@@ -164,6 +164,7 @@ async fn full_disk_refuses_writes_says_so_and_recovers() {
     let store =
         open_alone(&disk, LogLimits { segment_bytes: 4096, ..LogLimits::default() }).await.unwrap();
     store.initialise(vec![member(1)]).await.unwrap();
+    write(&store, "/first", "x").await;
     let used: usize = {
         let names = disk.list().await.unwrap();
         names.iter().map(|name| disk.contents(name).unwrap().len()).sum()
