@@ -16,7 +16,7 @@ use podium_api::seams::{SystemClock, SystemIds};
 use podium_api::streams::{ExecExit, ExecRequest, ExecSession, LogOptions, PodStreams};
 use podium_api::{Pipeline, Status, bootstrap};
 use podium_store::disk::os::OsDisk;
-use podium_store::{Alone, Member, MemberId, Role, Store, StoreHandle, TokioRuntime};
+use podium_store::{Alone, Member, MemberId, Store, StoreHandle, TokioRuntime};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -99,7 +99,7 @@ async fn open_store(folder: PathBuf) -> Arc<dyn StoreHandle> {
     let disk = Arc::new(OsDisk::open(folder).expect("the store's folder"));
     let store = Store::<TokioRuntime>::open(podium_store::Config::new(me), disk, Arc::new(Alone));
     let store = store.await.expect("the store opens");
-    if store.status().role == Role::Blank {
+    if store.status().last_index == 0 {
         store
             .initialise(vec![Member { id: me, public_key: Vec::new() }])
             .await

@@ -60,8 +60,6 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// Addresses in it that no Service gets: that of the cluster's DNS.
     pub reserved: Vec<Ipv4Addr>,
-    /// First and last port that Services open on nodes.
-    pub node_ports: (u16, u16),
     /// None.
     pub bugs: Bugs,
 }
@@ -71,7 +69,6 @@ impl Default for Config {
         Self {
             service_cidr: Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16),
             reserved: vec![Ipv4Addr::new(10, 96, 0, 10)],
-            node_ports: (30_000, 32_767),
             bugs: Bugs::NONE,
         }
     }

@@ -1,4 +1,4 @@
-//! What an object takes that only one may have: cluster addresses and node ports of Services.
+//! What an object takes that only one may have: the cluster addresses of Services.
 //!
 //! A claim is a key of its own, outside the objects. The transaction that writes the object puts the key under the
 //! guard that nobody else has it, and the one that removes the object, or its use, removes the key. So an address is
@@ -19,7 +19,6 @@ use crate::bugs::Bug;
 use crate::status::Status;
 
 const ADDRESSES: &str = "/claims/cluster-ip/";
-const PORTS: &str = "/claims/node-port/";
 /// The first addresses of a range are given only to those who ask for them by number: at most so many…
 const MOST_STATIC: u32 = 256;
 /// …at least so many, and in between one in so many.
@@ -101,20 +100,11 @@ pub(super) fn of(kind: Kind, object: &Value) -> BTreeSet<String> {
     let addresses = object::list_at(spec, &["clusterIPs"]).iter().filter_map(Value::as_str);
     let one = object::str_at(spec, &["clusterIP"]);
     let addresses = addresses.chain(one).filter_map(|text| text.parse::<Ipv4Addr>().ok());
-    let ports = object::list_at(spec, &["ports"]).iter().filter_map(|port| {
-        let number = port.get("nodePort")?.as_u64().filter(|number| *number > 0)?;
-        Some(port_key(port, number))
-    });
-    addresses.map(address_key).chain(ports).collect()
+    addresses.map(address_key).collect()
 }
 
 fn address_key(address: Ipv4Addr) -> String {
     format!("{ADDRESSES}{address}")
-}
-
-fn port_key(port: &Value, number: u64) -> String {
-    let protocol = object::str_at(port, &["protocol"]).unwrap_or("TCP");
-    format!("{PORTS}{protocol}/{number}")
 }
 
 /// Gives an object what it wants and has not named, and checks what it has.
@@ -182,9 +172,6 @@ impl Allocator<'_> {
         }
         spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
         spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
-        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-            self.fill_ports(spec, &mut causes);
-        }
         causes
     }
 
@@ -219,57 +206,6 @@ impl Allocator<'_> {
             return None;
         };
         Some(invalid("spec.clusterIPs", &json!([given]), &why))
-    }
-
-    fn fill_ports(&self, spec: &mut serde_json::Map<String, Value>, causes: &mut Vec<Cause>) {
-        let mut taken = BTreeSet::new();
-        let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
-        for (index, port) in ports.enumerate() {
-            let given = port.get("nodePort").and_then(Value::as_u64).unwrap_or_default();
-            let field = format!("spec.ports[{index}].nodePort");
-            let number = match given {
-                0 => self.free_port(port, &taken),
-                given => {
-                    if let Some(why) = self.refuse_port(port, given) {
-                        causes.push(invalid(&field, &json!(given), &why));
-                    }
-                    Some(given)
-                }
-            };
-            let Some(number) = number else {
-                causes.push(invalid(
-                    &field,
-                    &Value::Null,
-                    "failed to allocate a nodePort: range is full",
-                ));
-                continue;
-            };
-            taken.insert(port_key(port, number));
-            object::map_of(port).insert("nodePort".to_owned(), json!(number));
-        }
-    }
-
-    fn free_port(&self, port: &Value, taken: &BTreeSet<String>) -> Option<u64> {
-        let (first, last) = self.config.node_ports;
-        let (first, last) = (u64::from(first), u64::from(last));
-        let size = last - first + 1;
-        let start = (self.random >> 64) as u64 % size;
-        (0..size).map(|step| first + (start + step) % size).find(|number| {
-            let key = port_key(port, *number);
-            !taken.contains(&key) && self.view.get(&key).is_none()
-        })
-    }
-
-    fn refuse_port(&self, port: &Value, number: u64) -> Option<String> {
-        let (first, last) = self.config.node_ports;
-        if number < u64::from(first) || number > u64::from(last) {
-            return Some(format!(
-                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            ));
-        }
-        let key = port_key(port, number);
-        let taken = self.view.get(&key).is_some() && !self.owned.contains(&key);
-        taken.then(|| "provided port is already allocated".to_owned())
     }
 }
 
