@@ -3,14 +3,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::container::Container as RuntimeContainer;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use podium_shim_protocol::{ContainerConfig, Failure, FailureKind, Propagation, Seccomp, paths};
-use rustix::fs::fchown;
+use rustix::fs::{FileType, fchown, fstat};
 use rustix::process::Uid;
 use serde_json::Value;
 
@@ -169,10 +169,7 @@ fn build(
     let inside = Inside::open(&root).map_err(|error| system(&error))?;
     let identity =
         identity::decide(&inside, &config.run_as).map_err(|error| identity_failure(&error))?;
-    if !config.working_dir.is_empty() {
-        // What lies in a volume is made there by its owner; failing to make it is met again as a failing chdir.
-        let _ = inside.make_folders(Path::new(&config.working_dir));
-    }
+    make_working_dir(config, &inside);
     let security = &config.security;
     let capabilities = capabilities::decide(
         security.privileged,
@@ -205,6 +202,23 @@ fn build(
     write_specification(folder, config, &value).map_err(|error| system(&error))?;
     let group = group.clone();
     run(pod, config, folder, group, identity.uid)
+}
+
+/// Makes the working directory, in the image or in the volume that it lies in. Failing is met again, with a reason, when the
+/// process cannot go there.
+fn make_working_dir(config: &ContainerConfig, image: &Inside) {
+    let path = Path::new(&config.working_dir);
+    let within = config.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
+    let Some(mount) = within.max_by_key(|mount| mount.destination.len()) else {
+        let _ = image.make_folders(path);
+        return;
+    };
+    if let (Ok(rest), Ok(volume)) =
+        (path.strip_prefix(&mount.destination), Inside::open(Path::new(&mount.source)))
+        && !mount.read_only
+    {
+        let _ = volume.make_folders(rest);
+    }
 }
 
 fn write_specification(folder: &Folder, config: &ContainerConfig, spec: &Value) -> io::Result<()> {
@@ -278,15 +292,14 @@ impl Pipes {
         let (stderr_read, stderr) = io::pipe()?;
         let (stdin, input) = if keep_stdin {
             let (read, write) = io::pipe()?;
-            fchown(&read, Some(Uid::from_raw(uid)), None)?;
+            give(read.as_fd(), uid)?;
             rustix::io::ioctl_fionbio(&write, true)?;
             (OwnedFd::from(read), Some(OwnedFd::from(write)))
         } else {
             (OwnedFd::from(File::open("/dev/null")?), None)
         };
-        for end in [stdout.as_fd(), stderr.as_fd()] {
-            fchown(end, Some(Uid::from_raw(uid)), None)?;
-        }
+        give(stdout.as_fd(), uid)?;
+        give(stderr.as_fd(), uid)?;
         let mut outputs = Vec::with_capacity(2);
         for (stream, read) in [(Stream::Stdout, stdout_read), (Stream::Stderr, stderr_read)] {
             rustix::io::ioctl_fionbio(&read, true)?;
@@ -294,6 +307,14 @@ impl Pipes {
         }
         Ok(Self { stdin, stdout: stdout.into(), stderr: stderr.into(), outputs, input })
     }
+}
+
+/// Makes a pipe's end its user's. What is no pipe (a terminal, a socket, a file) stays whose it is.
+pub(crate) fn give(end: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
+    if FileType::from_raw_mode(fstat(end)?.st_mode) == FileType::Fifo {
+        fchown(end, Some(Uid::from_raw(uid)), None)?;
+    }
+    Ok(())
 }
 
 fn root_failure(error: &RootError) -> Failure {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -10,7 +10,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use podium_shim_protocol::{ExecConfig, Failure, FailureKind};
 use serde_json::{Value, json};
 
-use crate::create::{Folder, state_root};
+use crate::create::{self, Folder, state_root};
 use crate::failure;
 use crate::pod::{self, Pod};
 use crate::terminal::{self, Console};
@@ -50,6 +50,9 @@ pub(crate) fn start(
                 "exec needs three descriptors or a terminal",
             ));
         };
+        for end in [&stdin, &stdout, &stderr] {
+            create::give(end.as_fd(), prepared.uid).map_err(|error| system(&error))?;
+        }
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
     }
     let process = folder.path().join("exec.json");
@@ -74,6 +77,7 @@ struct Prepared {
     process: Vec<u8>,
     filter: Option<LinuxSeccomp>,
     admin_is_lent: bool,
+    uid: u32,
 }
 
 impl Prepared {
@@ -104,7 +108,9 @@ impl Prepared {
                 }
             }
         }
-        Ok(Self { process: serde_json::to_vec(&process)?, filter, admin_is_lent })
+        let uid =
+            process["user"]["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok()).unwrap_or(0);
+        Ok(Self { process: serde_json::to_vec(&process)?, filter, admin_is_lent, uid })
     }
 }
 

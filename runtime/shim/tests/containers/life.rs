@@ -37,6 +37,12 @@ fn exit_codes_and_signals_are_exact_and_on_disk() {
     pod.wait_for_log("term", "up");
     pod.client().signal("term", 15).unwrap();
     assert_eq!(pod.wait_for_exit("term").code, 3);
+    let rt = format!("trap 'exit 4' {}; echo up; while :; do sleep 0.05; done", 37);
+    pod.run(pod.container("realtime", &rt));
+    pod.wait_for_log("realtime", "up");
+    assert_eq!(refused(pod.client().signal("realtime", 65)).0, FailureKind::InvalidConfig);
+    pod.client().signal("realtime", 37).unwrap();
+    assert_eq!(pod.wait_for_exit("realtime").code, 4);
     pod.run(pod.container("kill", "echo up; sleep 600"));
     pod.wait_for_log("kill", "up");
     pod.client().kill("kill").unwrap();

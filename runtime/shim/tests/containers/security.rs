@@ -140,6 +140,66 @@ fn image_user_runs_with_its_groups_and_owns_its_streams() {
     assert_eq!(lines.collect::<Vec<_>>(), ["/data", "/srv/made/here"]);
     assert!(finished.stderr.starts_with("direct\n"), "{}", finished.stderr);
     assert!(finished.stderr.contains("/etc/x: Permission denied"));
+    let mut config = pod.container("b", "echo up; sleep 600");
+    config.run_as.image_user = "redis".to_owned();
+    pod.run(config);
+    pod.wait_for_log("b", "up");
+    assert_eq!(pod.exec("b", "echo direct > /dev/stdout", "").stdout, "direct\n");
+}
+
+#[test]
+fn working_dir_is_made_in_the_volume_it_lies_in() {
+    let pod = TestPod::start();
+    let data = pod.dir().join("data");
+    fs::create_dir(&data).unwrap();
+    let mut config = pod.container("a", "pwd");
+    config.mounts = vec![Mount {
+        source: data.display().to_string(),
+        destination: "/data".to_owned(),
+        ..Mount::default()
+    }];
+    config.working_dir = "/data/deep/er".to_owned();
+    assert_eq!(pod.run_to_end(config).1.stdout, "/data/deep/er\n");
+    assert!(data.join("deep/er").is_dir());
+}
+
+/// The machine's own programs, dynamically linked and many-threaded, work under the filter.
+#[test]
+fn ordinary_programs_run_under_the_filter() {
+    let pod = TestPod::start();
+    let script = r#"
+        use IO::Socket::INET; use POSIX;
+        my $server = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1", ReuseAddr => 1) or die "listen: $!";
+        my $pid = fork // die "fork: $!";
+        if (!$pid) { my $c = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $server->sockport) or die; print $c "hello
+"; exit 3 }
+        print scalar readline($server->accept); waitpid($pid, 0); print $? >> 8, "
+";
+        $SIG{ALRM} = sub { print "alarm
+" }; alarm 1; POSIX::pause();
+        chmod(0600, "/tmp/x") if open(my $f, ">", "/tmp/x"); print -e "/tmp/x" ? "file
+" : "no file
+";
+        print POSIX::setuid(1000) // "", "
+"; print "$<
+";
+    "#;
+    let mut config = pod.container("a", "");
+    config.args = vec!["/usr/bin/perl".to_owned(), "-e".to_owned(), script.to_owned()];
+    let bind = |path: &str| Mount {
+        source: path.to_owned(),
+        destination: path.to_owned(),
+        read_only: true,
+        ..Mount::default()
+    };
+    config.mounts = vec![bind("/usr"), bind("/lib"), bind("/lib64")];
+    let (exit, finished) = pod.run_to_end(config);
+    assert_eq!(
+        (exit.code, finished.stdout.as_str()),
+        (0, "hello\n3\nalarm\nfile\n0 but true\n1000\n"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
