@@ -84,10 +84,8 @@ fn container(container: &mut Map<String, Value>) {
         text(port, "protocol", "TCP");
     }
     for variable in each(container, "env") {
-        if let Some(Value::Object(reference)) =
-            variable.get_mut("valueFrom").and_then(|source| source.get_mut("fieldRef"))
-        {
-            text(reference, "apiVersion", "v1");
+        if let Some(Value::Object(source)) = variable.get_mut("valueFrom") {
+            references(source);
         }
     }
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -162,9 +160,17 @@ fn volume(volume: &mut Map<String, Value>) {
 
 fn downward_items(downward: &mut Map<String, Value>) {
     for item in each(downward, "items") {
-        if let Some(Value::Object(reference)) = item.get_mut("fieldRef") {
-            text(reference, "apiVersion", "v1");
-        }
+        references(item);
+    }
+}
+
+/// A field of the pod, or a resource of a container: as it is written, in whole units.
+fn references(source: &mut Map<String, Value>) {
+    if let Some(Value::Object(field)) = source.get_mut("fieldRef") {
+        text(field, "apiVersion", "v1");
+    }
+    if let Some(Value::Object(resource)) = source.get_mut("resourceFieldRef") {
+        absent(resource, "divisor", "0");
     }
 }
 

@@ -90,6 +90,22 @@ fn pods_on_the_host_network_take_their_ports_there() {
 }
 
 #[test]
+fn references_to_fields_and_resources_are_complete() {
+    let env = json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]);
+    let pod = defaulted(
+        Kind::Pod,
+        json!({"spec": {"containers": [{"name": "c", "image": "a:1", "env": env}]}}),
+    );
+    assert_eq!(
+        pod["spec"]["containers"][0]["env"],
+        json!([
+            {"name": "A", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+            {"name": "B", "valueFrom": {"resourceFieldRef": {"divisor": "0", "resource": "limits.cpu"}}},
+        ])
+    );
+}
+
+#[test]
 fn a_deployment_rolls_a_quarter_at_a_time_and_its_template_gets_no_pod_defaults() {
     let deployment = defaulted(
         Kind::Deployment,
