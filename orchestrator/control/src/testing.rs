@@ -29,6 +29,8 @@ pub use checks::Promise;
 /// A run that is under way.
 struct Underway {
     run: RunId,
+    controller: &'static str,
+    key: ObjectKey,
     calls: Vec<Call>,
     results: Vec<CallResult>,
 }
@@ -159,8 +161,10 @@ impl Cluster {
     fn step(&mut self, input: Input) {
         for action in self.driver.step(self.now, input) {
             match action {
-                Action::Run { run, calls, .. } => {
-                    self.underway.push(Underway { run, calls, results: Vec::new() });
+                Action::Run { run, controller, key, calls } => {
+                    self.promises.asked((controller, &key), &calls, &self.api);
+                    let results = Vec::with_capacity(calls.len());
+                    self.underway.push(Underway { run, controller, key, calls, results });
                 }
                 Action::Report(step) => drop(self.call(&step)),
                 Action::Fence { run } => {
@@ -188,7 +192,10 @@ impl Cluster {
             self.underway[index].results.push(result);
         }
         if self.underway[index].results.len() >= self.underway[index].calls.len() {
-            let Underway { run, results, .. } = self.underway.remove(index);
+            let Underway { run, controller, key, calls, results } = self.underway.remove(index);
+            let done = |result: &CallResult| matches!(result, CallResult::Done { .. });
+            let done = calls.into_iter().zip(&results).filter(|(_, result)| done(result));
+            self.promises.done(controller, key, done.map(|(call, _)| call.step).collect());
             self.step(Input::Finished { run, results });
         }
     }

@@ -8,6 +8,7 @@ use podium_types::kind::resources;
 use podium_types::{Now, ObjectKey, object};
 
 use super::api::Api;
+use crate::driver::Call;
 use crate::plan::Step;
 use crate::pods::{self, Availability};
 use crate::resources::{Usage, allocatable};
@@ -25,17 +26,53 @@ pub enum Promise {
     StaysAvailable(ObjectKey),
     /// An object went from one controller to another.
     OwnerStays(ObjectKey),
+    /// A controller asked again for what had been done for it already.
+    NotRepeated(ObjectKey),
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Checks {
     broken: Vec<Promise>,
+    /// What was done in the last run of each key.
+    done: BTreeMap<(&'static str, ObjectKey), Vec<Step>>,
     pub(super) availability: bool,
 }
 
 impl Checks {
     pub(super) fn broken(&self) -> &[Promise] {
         &self.broken
+    }
+
+    /// A controller asks for these calls.
+    pub(super) fn asked(
+        &mut self,
+        (controller, key): (&'static str, &ObjectKey),
+        calls: &[Call],
+        api: &Api,
+    ) {
+        let done = self.done.remove(&(controller, key.clone())).unwrap_or_default();
+        // What was created may be deleted by somebody else, and wanted again.
+        let holds = |step: &Step| match step {
+            Step::Create { resource, object } => {
+                api.get(&object::key_of(resource.clone(), object)).is_some()
+            }
+            Step::Update { .. } | Step::Patch { .. } => false,
+            Step::Delete { .. } | Step::Bind { .. } | Step::Event(_) => true,
+        };
+        if calls.iter().any(|call| done.contains(&call.step) && holds(&call.step)) {
+            self.broken.push(Promise::NotRepeated(key.clone()));
+        }
+    }
+
+    /// These of its calls have been done. Events are left out: they repeat.
+    pub(super) fn done(&mut self, controller: &'static str, key: ObjectKey, steps: Vec<Step>) {
+        let lasting = |step: &Step| match step {
+            Step::Create { resource, .. } => *resource != resources::EVENTS,
+            Step::Update { .. } | Step::Patch { .. } => false,
+            Step::Delete { .. } | Step::Bind { .. } | Step::Event(_) => true,
+        };
+        let steps = steps.into_iter().filter(lasting).collect();
+        self.done.insert((controller, key), steps);
     }
 
     /// What has to be known before `step` is made, to judge it afterwards.

@@ -185,7 +185,7 @@ fn strike(node: &mut Node, blow: &Blow) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// The node in miniature checks at every step: no second instance, no attempt used twice, a record before each
     /// instance, phases and restart counts that never go back, nothing left when the object is deleted.

@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 
 /// How one instance behaves.
 #[derive(Debug, Clone)]
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     /// It ends by itself after this time with this code.
-    pub exits: Option<(Duration, i32)>,
+    pub(crate) exits: Option<(Duration, i32)>,
     /// It ends on the stop signal after this time; `None` ignores the signal.
-    pub stops_after: Option<Duration>,
+    pub(crate) stops_after: Option<Duration>,
     /// The runtime refuses it at this stage.
-    pub refused: Option<StartStage>,
+    pub(crate) refused: Option<StartStage>,
     /// Its end is an OOM kill.
-    pub oom: bool,
+    pub(crate) oom: bool,
 }
 
 impl Default for Behaviour {
@@ -39,29 +39,29 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    pub fn exit(after_seconds: u64, code: i32) -> Self {
+    pub(crate) fn exit(after_seconds: u64, code: i32) -> Self {
         Self { exits: Some((Duration::from_secs(after_seconds), code)), ..Self::default() }
     }
 }
 
 /// What the world around the pod does.
 #[derive(Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Behaviours of a container's instances by attempt; the last one is for all that follow.
-    pub containers: BTreeMap<String, Vec<Behaviour>>,
+    pub(crate) containers: BTreeMap<String, Vec<Behaviour>>,
     /// Answers to pulls in order; the last one is for all that follow. None given: all succeed.
-    pub pulls: VecDeque<Result<(), String>>,
+    pub(crate) pulls: VecDeque<Result<(), String>>,
     /// Answers to the preparation of volumes in order, then all succeed.
-    pub volumes: VecDeque<String>,
+    pub(crate) volumes: VecDeque<String>,
     /// Answers to probes by container, for ever; none given: all succeed.
-    pub probes: BTreeMap<String, ProbeOutcome>,
+    pub(crate) probes: BTreeMap<String, ProbeOutcome>,
     /// Hooks that fail, and how long hooks take.
-    pub hooks_fail: bool,
-    pub hook_takes: Duration,
+    pub(crate) hooks_fail: bool,
+    pub(crate) hook_takes: Duration,
     /// Images that are on the node.
-    pub present: BTreeSet<String>,
+    pub(crate) present: BTreeSet<String>,
     /// How long each effect takes.
-    pub effect_takes: Duration,
+    pub(crate) effect_takes: Duration,
 }
 
 struct Live {
@@ -70,14 +70,15 @@ struct Live {
 }
 
 /// The miniature node with one pod.
-pub struct Node {
-    pub script: Script,
-    pub pod: Arc<Pod>,
-    pub machine: Option<PodMachine>,
+pub(crate) struct Node {
+    pub(crate) script: Script,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) machine: Option<PodMachine>,
     now: Duration,
     record: Option<PodRecord>,
     pending: Vec<(Duration, u64, PodEvent)>,
     order: u64,
+    stalled: u32,
     shim: bool,
     live: BTreeMap<Instance, Live>,
     created: BTreeSet<Instance>,
@@ -85,18 +86,18 @@ pub struct Node {
     started: BTreeSet<Instance>,
     volumes: bool,
     network: bool,
-    pub occurrences: Vec<Occurrence>,
-    pub statuses: Vec<PodStatus>,
-    pub signals: Vec<(Duration, Instance, bool)>,
-    pub start_times: BTreeMap<Instance, Duration>,
-    pub deletions: u32,
-    pub forgotten: bool,
+    pub(crate) occurrences: Vec<Occurrence>,
+    pub(crate) statuses: Vec<PodStatus>,
+    pub(crate) signals: Vec<(Duration, Instance, bool)>,
+    pub(crate) start_times: BTreeMap<Instance, Duration>,
+    pub(crate) deletions: u32,
+    pub(crate) forgotten: bool,
 }
 
 const EPOCH_SECONDS: i64 = 1_795_000_000;
 
 impl Node {
-    pub fn new(pod: Value, script: Script) -> Self {
+    pub(crate) fn new(pod: Value, script: Script) -> Self {
         let mut pod = pod;
         let metadata = json!({"name": "p", "namespace": "ns", "uid": "u", "generation": 1});
         pod["metadata"] = metadata;
@@ -109,6 +110,7 @@ impl Node {
             record: None,
             pending: Vec::new(),
             order: 0,
+            stalled: 0,
             shim: false,
             live: BTreeMap::new(),
             created: BTreeSet::new(),
@@ -125,13 +127,13 @@ impl Node {
         }
     }
 
-    pub fn clock(&self) -> Now {
+    pub(crate) fn clock(&self) -> Now {
         let seconds = EPOCH_SECONDS + i64::try_from(self.now.as_secs()).expect("a time");
         let nanos = i32::try_from(self.now.subsec_nanos()).expect("nanoseconds");
         Now { monotonic: self.now, wall: Timestamp::new(seconds, nanos).expect("a time") }
     }
 
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now - Duration::from_secs(1000)
     }
 
@@ -141,7 +143,7 @@ impl Node {
     }
 
     /// The pod reaches the node for the first time.
-    pub fn bind(&mut self, admission: Result<(), Refusal>) {
+    pub(crate) fn bind(&mut self, admission: Result<(), Refusal>) {
         let mut out = Vec::new();
         let machine = PodMachine::new(
             Arc::clone(&self.pod),
@@ -155,12 +157,12 @@ impl Node {
     }
 
     /// The node program dies and comes back: effects that were under way are lost, processes run on.
-    pub fn restart_program(&mut self) {
+    pub(crate) fn restart_program(&mut self) {
         self.restart(true);
     }
 
     /// The machine loses power and boots: processes and mounts are gone.
-    pub fn reboot(&mut self) {
+    pub(crate) fn reboot(&mut self) {
         self.shim = false;
         self.live.clear();
         self.known.clear();
@@ -190,7 +192,7 @@ impl Node {
     }
 
     /// The shim dies, and its pod is killed whole.
-    pub fn kill_shim(&mut self) {
+    pub(crate) fn kill_shim(&mut self) {
         if self.shim {
             self.shim = false;
             self.live.clear();
@@ -205,7 +207,7 @@ impl Node {
     }
 
     /// Someone kills a container's first process.
-    pub fn kill_container(&mut self, container: &str) {
+    pub(crate) fn kill_container(&mut self, container: &str) {
         if let Some(instance) =
             self.live.keys().find(|instance| instance.container == container).cloned()
         {
@@ -213,20 +215,20 @@ impl Node {
         }
     }
 
-    pub fn delete(&mut self, grace_seconds: i64) {
+    pub(crate) fn delete(&mut self, grace_seconds: i64) {
         let mut pod = (*self.pod).clone();
         pod.metadata.deletion_timestamp = Some(Time(self.clock().wall));
         pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
         self.update(pod);
     }
 
-    pub fn update(&mut self, pod: Pod) {
+    pub(crate) fn update(&mut self, pod: Pod) {
         self.pod = Arc::new(pod);
         self.feed(PodEvent::Desired(Arc::clone(&self.pod)));
     }
 
     /// Gives the machine an event and carries out what it says.
-    pub fn feed(&mut self, event: PodEvent) {
+    pub(crate) fn feed(&mut self, event: PodEvent) {
         let mut out = Vec::new();
         let now = self.clock();
         if let Some(machine) = &mut self.machine {
@@ -236,14 +238,14 @@ impl Node {
     }
 
     /// Lets time pass until nothing is due before the limit.
-    pub fn run_for(&mut self, time: Duration) {
+    pub(crate) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while self.advance(end) {}
         self.now = end;
     }
 
     /// Lets time pass until the condition holds; panics after an hour of virtual time.
-    pub fn run_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         let end = self.now + Duration::from_secs(3600);
         while !condition(self) {
             assert!(self.advance(end), "{what}: never; last status {:#?}", self.statuses.last());
@@ -251,7 +253,7 @@ impl Node {
     }
 
     /// Takes the next thing that is due; false if nothing is due until the limit.
-    pub fn advance(&mut self, end: Duration) -> bool {
+    pub(crate) fn advance(&mut self, end: Duration) -> bool {
         let pending = self.pending.iter().map(|(at, order, _)| (*at, *order)).min();
         let exit = self
             .live
@@ -264,6 +266,8 @@ impl Node {
             .flatten()
             .min();
         let Some(next) = next.filter(|next| *next <= end) else { return false };
+        self.stalled = if next > self.now { 0 } else { self.stalled + 1 };
+        assert!(self.stalled < 1000, "time stands still at {next:?}: {:#?}", self.machine);
         self.now = self.now.max(next);
         if let Some((at, order)) = pending.filter(|(at, _)| *at <= self.now)
             && exit.as_ref().is_none_or(|((exits_at, _), _)| at <= *exits_at)
@@ -384,7 +388,7 @@ impl Node {
                     1 => self.script.pulls.front().cloned().expect("an answer"),
                     _ => self.script.pulls.pop_front().expect("an answer"),
                 };
-                self.later(match answer {
+                let event = match answer {
                     Ok(()) => {
                         self.script.present.insert(image.clone());
                         PodEvent::ImagePulled {
@@ -398,7 +402,8 @@ impl Node {
                         failure: PullFailure::Failed,
                         message,
                     },
-                });
+                };
+                self.later(event);
             }
             PodCommand::RunInstance(instance) => self.run_instance(instance),
             PodCommand::RunHook { instance, hook } => {
@@ -431,7 +436,7 @@ impl Node {
             }
             PodCommand::RemoveInstance(instance) => {
                 let state = self.known.remove(&instance);
-                let over = matches!(state, None | Some(InstanceState::Exited(_)));
+                let over = !matches!(state, Some(InstanceState::Running { .. }));
                 assert!(over, "{instance} was removed while it lived");
             }
             PodCommand::WithdrawEndpoint => self.later(PodEvent::EndpointWithdrawn),
@@ -515,36 +520,36 @@ impl Node {
         self.statuses.push(status);
     }
 
-    pub fn status(&self) -> &PodStatus {
+    pub(crate) fn status(&self) -> &PodStatus {
         self.statuses.last().expect("a status")
     }
 
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         Phase::of(self.statuses.last())
     }
 
-    pub fn container(&self, name: &str) -> ContainerStatus {
+    pub(crate) fn container(&self, name: &str) -> ContainerStatus {
         containers(self.status())
             .into_iter()
             .find(|status| status.name == name)
             .expect("the container")
     }
 
-    pub fn waiting_reason(&self, name: &str) -> Option<String> {
+    pub(crate) fn waiting_reason(&self, name: &str) -> Option<String> {
         self.statuses.last()?;
         self.container(name).state?.waiting?.reason
     }
 
-    pub fn is_running(&self, name: &str) -> bool {
+    pub(crate) fn is_running(&self, name: &str) -> bool {
         !self.statuses.is_empty()
             && self.container(name).state.is_some_and(|state| state.running.is_some())
     }
 
-    pub fn live_count(&self) -> usize {
+    pub(crate) fn live_count(&self) -> usize {
         self.live.len()
     }
 
-    pub fn condition(&self, type_: &str) -> (String, Option<String>) {
+    pub(crate) fn condition(&self, type_: &str) -> (String, Option<String>) {
         let conditions = self.status().conditions.iter().flatten();
         let found = conditions
             .into_iter()
@@ -554,7 +559,7 @@ impl Node {
     }
 
     /// What happened, as `kubectl describe` lists it.
-    pub fn story(&self) -> Vec<String> {
+    pub(crate) fn story(&self) -> Vec<String> {
         let line = |occurrence: &Occurrence| {
             format!("{:?} {}: {}", occurrence.severity, occurrence.reason, occurrence.message)
         };
@@ -562,7 +567,7 @@ impl Node {
     }
 }
 
-pub fn containers(status: &PodStatus) -> Vec<ContainerStatus> {
+pub(crate) fn containers(status: &PodStatus) -> Vec<ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten()).cloned().collect()
 }
@@ -577,7 +582,7 @@ fn facts(image: &str) -> ImageFacts {
 }
 
 /// A pod with these containers and init containers by name, and a restart policy.
-pub fn pod(init: &[&str], main: &[&str], policy: &str) -> Value {
+pub(crate) fn pod(init: &[&str], main: &[&str], policy: &str) -> Value {
     let list = |names: &[&str]| -> Vec<Value> {
         names.iter().map(|name| json!({"name": name, "image": "img:1"})).collect()
     };
