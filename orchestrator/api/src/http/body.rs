@@ -78,8 +78,10 @@ fn json_or_yaml(body: &Bytes) -> Result<Value, Status> {
     serde_json::from_slice(body).or_else(|_| yaml(body))
 }
 
+/// YAML 1.2: `y` and `on` are texts.
 fn yaml(body: &Bytes) -> Result<Value, Status> {
-    serde_saphyr::from_slice(body).map_err(|error| {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_slice_with_options(body, options).map_err(|error| {
         Status::bad_request(format!("error decoding the body of the request: {error}"))
     })
 }
