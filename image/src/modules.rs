@@ -9,7 +9,7 @@
 //! ```text
 //! module NAME DEPENDENCY…      names as in file names; all dependencies, each after its own
 //! alias PATTERN NAME           a glob on a device's modalias
-//! load WHEN NAME               early | data | esp
+//! load WHEN NAME               early | data | late | esp
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

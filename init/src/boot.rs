@@ -51,9 +51,11 @@ pub(crate) const PHASES: &[Phase] = &[
     phase("modules", data_modules),
     // Before the node, which asks it first.
     phase("socket", socket),
+    phase("node", node),
+    // The node does not wait for these: they are for a second machine.
+    phase("late", late_modules),
     // After the last module was loaded and deleted.
     phase("seal", seal),
-    phase("node", node),
 ];
 
 /// A kernel setting and its value.
@@ -236,9 +238,17 @@ fn default_hostname() -> String {
 }
 
 fn data_modules(machine: &mut Machine) -> Result<String, String> {
+    load(machine, When::Data)
+}
+
+fn late_modules(machine: &mut Machine) -> Result<String, String> {
+    load(machine, When::Late)
+}
+
+fn load(machine: &mut Machine, when: When) -> Result<String, String> {
     let before = machine.modules.count();
     let failed: Vec<String> =
-        machine.modules.load_listed(When::Data).iter().map(|error| chain(error)).collect();
+        machine.modules.load_listed(when).iter().map(|error| chain(error)).collect();
     let loaded = machine.modules.count() - before;
     if failed.is_empty() { Ok(format!("{loaded} loaded")) } else { Err(failed.join("; ")) }
 }

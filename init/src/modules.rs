@@ -17,6 +17,8 @@ pub(crate) enum When {
     Early,
     /// Before `node` starts.
     Data,
+    /// After `node` was started: what only other machines make necessary.
+    Late,
     /// Before an EFI system partition is mounted.
     Esp,
 }
@@ -50,6 +52,7 @@ impl Index {
                     let when = match when.as_str() {
                         "early" => When::Early,
                         "data" => When::Data,
+                        "late" => When::Late,
                         "esp" => When::Esp,
                         _ => continue,
                     };

@@ -13,6 +13,8 @@ pub enum When {
     Early,
     /// On every boot, before `node` starts.
     Data,
+    /// On every boot, while `node` starts: nothing that a single machine needs.
+    Late,
     /// When an EFI system partition is to be mounted.
     Esp,
 }
@@ -24,6 +26,7 @@ impl When {
             Self::Hardware => "hardware",
             Self::Early => "early",
             Self::Data => "data",
+            Self::Late => "late",
             Self::Esp => "esp",
         }
     }
@@ -86,8 +89,8 @@ pub const WANTED: &[Wanted] = &[
     wanted("veth", When::Data, "requested by rtnetlink: a pod's link"),
     wanted("bridge", When::Data, "requested by rtnetlink: pods of a node"),
     wanted("dummy", When::Data, "requested by rtnetlink: holds the DNS address"),
-    wanted("vxlan", When::Data, "requested by rtnetlink: overlay between nodes"),
-    wanted("wireguard", When::Data, "requested by rtnetlink: overlay between nodes"),
+    wanted("vxlan", When::Late, "requested by rtnetlink: overlay between nodes"),
+    wanted("wireguard", When::Late, "requested by rtnetlink: overlay between nodes"),
     // nftables: the subsystem, chain types, expressions.
     wanted("nf_tables", When::Data, "requested by nfnetlink"),
     wanted("nfnetlink", When::Data, "requested by sockets of the netfilter family"),
@@ -97,16 +100,13 @@ pub const WANTED: &[Wanted] = &[
     wanted("nft_ct", When::Data, "requested by the expressions ct and notrack"),
     wanted("nft_nat", When::Data, "requested by the expression nat"),
     wanted("nft_masq", When::Data, "requested by the expression masq"),
-    wanted("nft_redir", When::Data, "requested by the expression redir"),
     wanted("nft_numgen", When::Data, "requested by the expression numgen: choosing an endpoint"),
     wanted("nft_hash", When::Data, "requested by the expression hash: client affinity"),
-    wanted("nft_limit", When::Data, "requested by the expression limit"),
     wanted(
-        "nft_reject_inet",
+        "nft_reject_ipv4",
         When::Data,
         "requested by the expression reject: Services without endpoints",
     ),
-    wanted("nft_fib_inet", When::Data, "requested by the expression fib: is an address local"),
     // File systems and what they request.
     wanted("vfat", When::Esp, "requested by mount: the EFI system partition"),
     wanted("nls_cp437", When::Esp, "requested by vfat: short names"),

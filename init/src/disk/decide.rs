@@ -5,7 +5,7 @@
 //! every partition table, boot sector, and nearly every file system leaves its mark there. A named disk that is not
 //! blank is refused as well: names of disks change, data does not come back.
 
-use super::gpt::{STATE_TYPE, Table};
+use super::gpt::{Copy, STATE_TYPE, Table};
 
 /// STATE must hold at least the template's file system.
 pub(crate) const SMALLEST_STATE_SECTORS: u64 = 1 << 20;
@@ -28,8 +28,8 @@ pub(crate) struct Disk {
 pub(crate) enum Contents {
     /// Both ends are zero.
     Blank,
-    /// A partition table.
-    Partitioned(Table),
+    /// A partition table, and which copy of it was whole.
+    Partitioned(Table, Copy),
     /// Something else; what, in a few words.
     Foreign(String),
 }
@@ -45,6 +45,8 @@ pub(crate) enum Decision {
         partition: u32,
         /// The sector that it is to end at, if it is to be grown first.
         grow_to: Option<u64>,
+        /// Whether the table is to be written again although nothing changes: its primary copy is damaged.
+        repair: bool,
     },
     /// Make a partition table with STATE as its only partition.
     Make {
@@ -84,7 +86,7 @@ pub(crate) fn decide(disks: &[Disk], named: Option<&str>) -> Decision {
 
 /// The disk's STATE partition, if it has one.
 fn holder(disk: &Disk) -> Option<(&Disk, &Table, u32)> {
-    let Contents::Partitioned(table) = &disk.contents else { return None };
+    let Contents::Partitioned(table, _) = &disk.contents else { return None };
     let partition = table.partitions.iter().find(|partition| partition.kind == STATE_TYPE)?;
     Some((disk, table, partition.number))
 }
@@ -99,7 +101,13 @@ fn take((disk, table, number): (&Disk, &Table, u32)) -> Decision {
         .map_or(0, |partition| partition.last);
     let (_, limit) = table.free_end(disk.sectors);
     let grow = end == last_of_all && limit >= end + WORTH_GROWING_SECTORS;
-    Decision::Use { disk: disk.path.clone(), partition: number, grow_to: grow.then_some(limit) }
+    let repair = matches!(disk.contents, Contents::Partitioned(_, Copy::Backup));
+    Decision::Use {
+        disk: disk.path.clone(),
+        partition: number,
+        grow_to: grow.then_some(limit),
+        repair,
+    }
 }
 
 fn blank_only(disks: &[Disk]) -> Decision {
@@ -144,7 +152,7 @@ fn make(disk: &Disk, although: &str) -> Decision {
                 ),
             }
         }
-        Contents::Partitioned(_) => Decision::Refuse {
+        Contents::Partitioned(..) => Decision::Refuse {
             reason: format!("{path} is left alone: {although}it has partitions and none is STATE"),
         },
         Contents::Foreign(what) => Decision::Refuse {
@@ -180,7 +188,10 @@ mod tests {
             attributes: 0,
             name: Vec::new(),
         });
-        Contents::Partitioned(Table { disk: Guid::default(), partitions: partitions.collect() })
+        Contents::Partitioned(
+            Table { disk: Guid::default(), partitions: partitions.collect() },
+            Copy::Primary,
+        )
     }
 
     fn foreign() -> Contents {
@@ -244,7 +255,9 @@ mod tests {
     fn state_is_found_next_to_a_foreign_disk_and_grown() {
         let state = partitioned(&[(ESP_TYPE, 2048, 264_191), (STATE_TYPE, 264_192, 1_312_767)]);
         let disks = [disk("/dev/vda", foreign()), disk("/dev/vdb", state)];
-        let Decision::Use { disk, partition: 2, grow_to: Some(last) } = decide(&disks, None) else {
+        let Decision::Use { disk, partition: 2, grow_to: Some(last), repair: false } =
+            decide(&disks, None)
+        else {
             panic!("STATE is there");
         };
         assert_eq!(disk, "/dev/vdb");
@@ -254,15 +267,38 @@ mod tests {
     #[test]
     fn state_does_not_grow_over_what_lies_behind_it() {
         let state = partitioned(&[(STATE_TYPE, 2048, GIB), (ESP_TYPE, GIB + 1, 2 * GIB)]);
-        let expected = Decision::Use { disk: "/dev/vda".to_owned(), partition: 1, grow_to: None };
+        let expected = Decision::Use {
+            disk: "/dev/vda".to_owned(),
+            partition: 1,
+            grow_to: None,
+            repair: false,
+        };
         assert_eq!(decide(&[disk("/dev/vda", state)], None), expected);
     }
 
     #[test]
     fn a_full_disk_is_not_grown_again() {
         let whole = partitioned(&[(STATE_TYPE, 2048, 4 * GIB - 2049)]);
-        let expected = Decision::Use { disk: "/dev/vda".to_owned(), partition: 1, grow_to: None };
+        let expected = Decision::Use {
+            disk: "/dev/vda".to_owned(),
+            partition: 1,
+            grow_to: None,
+            repair: false,
+        };
         assert_eq!(decide(&[disk("/dev/vda", whole)], None), expected);
+    }
+
+    #[test]
+    fn a_damaged_primary_table_is_written_again() {
+        let Contents::Partitioned(table, _) = partitioned(&[(STATE_TYPE, 2048, 4 * GIB - 2049)])
+        else {
+            panic!("a table");
+        };
+        let damaged = disk("/dev/vda", Contents::Partitioned(table, Copy::Backup));
+        assert!(matches!(
+            decide(&[damaged], None),
+            Decision::Use { repair: true, grow_to: None, .. }
+        ));
     }
 
     #[test]

@@ -64,6 +64,15 @@ pub(crate) struct Table {
     pub(crate) partitions: Vec<Partition>,
 }
 
+/// Which copy of a table was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copy {
+    /// The one at the disk's beginning.
+    Primary,
+    /// Only the one at its end: the other is to be written again.
+    Backup,
+}
+
 /// The ends of a disk, as far as a table may reach.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends<'a> {
@@ -74,20 +83,22 @@ pub(crate) struct Ends<'a> {
 }
 
 impl Table {
-    /// Reads the table of a disk: the primary copy, or else the backup at the very end.
-    pub(crate) fn read(ends: Ends<'_>) -> Option<Self> {
+    /// Reads the table of a disk: the primary copy, or else the backup at the very end. The kernel looks at the
+    /// primary only, so it matters which one was whole.
+    pub(crate) fn read(ends: Ends<'_>) -> Option<(Self, Copy)> {
         let head = |lba: u64, length: usize| slice(ends.head, offset(lba), length);
         let primary = parse(head(1, offset(1))?, head, 1);
-        primary.or_else(|| {
-            let header_at = ends.tail.len().checked_sub(offset(1))?;
-            let header = slice(ends.tail, header_at, offset(1))?;
-            let own = number(header, 24)?;
-            let entries = |lba: u64, length: usize| {
-                let back = own.checked_sub(lba)?;
-                slice(ends.tail, header_at.checked_sub(offset(back))?, length)
-            };
-            parse(header, entries, own)
-        })
+        if let Some(table) = primary {
+            return Some((table, Copy::Primary));
+        }
+        let header_at = ends.tail.len().checked_sub(offset(1))?;
+        let header = slice(ends.tail, header_at, offset(1))?;
+        let own = number(header, 24)?;
+        let entries = |lba: u64, length: usize| {
+            let back = own.checked_sub(lba)?;
+            slice(ends.tail, header_at.checked_sub(offset(back))?, length)
+        };
+        parse(header, entries, own).map(|table| (table, Copy::Backup))
     }
 
     /// Where a new partition may go, or STATE may grow to: the first free sector after all partitions, and the last
@@ -312,7 +323,7 @@ mod tests {
     #[test]
     fn a_written_table_reads_back() {
         let (head, tail) = written(&table(), usize::MAX);
-        assert_eq!(Table::read(Ends { head: &head, tail: &tail }), Some(table()));
+        assert_eq!(Table::read(Ends { head: &head, tail: &tail }), Some((table(), Copy::Primary)));
     }
 
     #[test]
@@ -320,7 +331,7 @@ mod tests {
         let (mut head, tail) = written(&table(), usize::MAX);
         put(&mut head, 512 + 20, &[1]);
         put(&mut head, 1024, &[1]);
-        assert_eq!(Table::read(Ends { head: &head, tail: &tail }), Some(table()));
+        assert_eq!(Table::read(Ends { head: &head, tail: &tail }), Some((table(), Copy::Backup)));
     }
 
     #[test]
@@ -328,11 +339,8 @@ mod tests {
         let whole = table().regions(SECTORS).len();
         for steps in 1..=whole {
             let (head, tail) = written(&table(), steps);
-            assert_eq!(
-                Table::read(Ends { head: &head, tail: &tail }),
-                Some(table()),
-                "after {steps} steps"
-            );
+            let found = Table::read(Ends { head: &head, tail: &tail }).map(|(table, _)| table);
+            assert_eq!(found, Some(table()), "after {steps} steps");
         }
     }
 

@@ -75,8 +75,8 @@ fn contents(path: &str, sectors: u64) -> io::Result<Contents> {
 
 /// What the ends of a disk say.
 fn judge(head: &[u8], tail: &[u8]) -> Contents {
-    if let Some(table) = Table::read(Ends { head, tail }) {
-        return Contents::Partitioned(table);
+    if let Some((table, copy)) = Table::read(Ends { head, tail }) {
+        return Contents::Partitioned(table, copy);
     }
     let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     if zero(head) && zero(tail) {
@@ -100,7 +100,7 @@ pub(crate) fn partition_device(disk: &str, number: u32) -> PathBuf {
 pub(crate) fn efi_partitions(disks: &[Disk]) -> Vec<PathBuf> {
     let mut devices = Vec::new();
     for disk in disks {
-        let Contents::Partitioned(table) = &disk.contents else { continue };
+        let Contents::Partitioned(table, _) = &disk.contents else { continue };
         let esps = table.partitions.iter().filter(|partition| partition.kind == ESP_TYPE);
         devices.extend(esps.map(|partition| partition_device(&disk.path, partition.number)));
     }

@@ -82,9 +82,9 @@ pub(crate) enum StateError {
 pub(crate) fn mount_state(disks: &[Disk], named: Option<&str>) -> Result<StateStatus, StateError> {
     let (disk, number) = match decide(disks, named) {
         Decision::Refuse { reason } => return Ok(StateStatus::Refused { reason }),
-        Decision::Use { disk, partition, grow_to } => {
-            if let Some(last) = grow_to {
-                grow_partition(disks, &disk, partition, last)?;
+        Decision::Use { disk, partition, grow_to, repair } => {
+            if grow_to.is_some() || repair {
+                rewrite_table(disks, &disk, partition, grow_to)?;
             }
             (disk, partition)
         }
@@ -154,13 +154,19 @@ fn make_partition(disks: &[Disk], path: &str) -> Result<(), StateError> {
     write_table(path, &table, sectors)
 }
 
-fn grow_partition(disks: &[Disk], path: &str, number: u32, last: u64) -> Result<(), StateError> {
+/// Writes both copies of a disk's table, with STATE ending at `last` if it is to grow.
+fn rewrite_table(
+    disks: &[Disk],
+    path: &str,
+    number: u32,
+    last: Option<u64>,
+) -> Result<(), StateError> {
     let Some(disk) = disks.iter().find(|disk| disk.path == path) else { return Ok(()) };
-    let Contents::Partitioned(table) = &disk.contents else { return Ok(()) };
+    let Contents::Partitioned(table, _) = &disk.contents else { return Ok(()) };
     let mut table = table.clone();
     for partition in &mut table.partitions {
         if partition.number == number {
-            partition.last = last;
+            partition.last = last.unwrap_or(partition.last);
         }
     }
     write_table(path, &table, disk.sectors)
