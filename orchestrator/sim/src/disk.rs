@@ -67,6 +67,21 @@ pub struct Weather {
     pub cut_one_in: u64,
 }
 
+impl Weather {
+    /// Trouble of one kind, drawn from the seed.
+    #[must_use]
+    pub fn draw(core: &Core) -> Self {
+        match core.below(3) {
+            0 => {
+                let slowness = core.between(Duration::from_millis(20), Duration::from_millis(800));
+                Self { slowness, ..Self::default() }
+            }
+            1 => Self { full: true, ..Self::default() },
+            _ => Self { cut_one_in: 8, ..Self::default() },
+        }
+    }
+}
+
 impl NameChange {
     fn apply(&self, names: &mut BTreeMap<String, u64>) {
         match self {

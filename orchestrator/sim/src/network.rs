@@ -127,11 +127,33 @@ impl Network {
         to: u16,
         work: Work<T>,
     ) -> Result<T, Lost> {
+        let rate = self.state().weather.duplicate_one_in;
+        let copies = if executor::with(|core| core.one_in(rate)) { 2 } else { 1 };
+        self.send(from, to, work, copies).await
+    }
+
+    /// As [`Network::exchange`], for protocols that do not repeat a request by themselves.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn exchange_once<T: Send + 'static>(
+        &self,
+        from: u16,
+        to: u16,
+        work: Work<T>,
+    ) -> Result<T, Lost> {
+        self.send(from, to, work, 1).await
+    }
+
+    async fn send<T: Send + 'static>(
+        &self,
+        from: u16,
+        to: u16,
+        work: Work<T>,
+        copies: u64,
+    ) -> Result<T, Lost> {
         let (reply, answer) = oneshot::channel();
         let reply = Arc::new(Mutex::new(Some(reply)));
-        let weather = self.state().weather;
-        let copies =
-            if executor::with(|core| core.one_in(weather.duplicate_one_in)) { 2 } else { 1 };
         for copy in 0..copies {
             if copy > 0 {
                 self.coverage.count(Fault::Duplication);

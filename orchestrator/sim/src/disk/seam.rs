@@ -86,6 +86,7 @@ impl SimDisk {
     }
 
     async fn lose_power(&self) {
+        tracing::info!(node = self.node, "power lost inside a disk operation");
         self.coverage.count(Fault::CrashInDisk);
         executor::with(|core| core.request_crash(self.node));
         pending::<()>().await;
