@@ -109,13 +109,15 @@ impl Memory {
         here.is_some_and(|here| here != other)
     }
 
+    /// Whether exactly this entry is here, or is the one in front of all.
+    pub(crate) fn holds(&self, wanted: Position) -> bool {
+        self.previous == Some(wanted)
+            || self.get(wanted.index).is_some_and(|entry| position(&entry.log_id) == wanted)
+    }
+
     /// The writer has made everything up to here durable; unless that was overruled meanwhile.
     pub(crate) fn set_flushed(&mut self, last: Option<Position>) {
-        let here = last.is_some_and(|last| {
-            self.previous == Some(last)
-                || self.get(last.index).is_some_and(|entry| position(&entry.log_id) == last)
-        });
-        if here {
+        if last.is_some_and(|last| self.holds(last)) {
             self.flushed = last;
         }
     }

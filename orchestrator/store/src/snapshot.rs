@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
-use crate::format::{self, v1};
+use crate::format::{self, Frame, v1};
 use crate::member::{FeatureLevel, MemberId, Membership};
 use crate::state::{Kept, Position, State};
 use read::read;
@@ -98,6 +98,15 @@ impl Snapshots {
 
     pub(crate) fn is_distrusted(&self) -> bool {
         self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// The members, from a snapshot that is damaged elsewhere.
+    pub(crate) async fn peek_membership(disk: &dyn Disk) -> Result<Option<Membership>, StoreError> {
+        let failed = |error| StoreError::disk("opening the snapshot", error);
+        let Some(file) = disk.open(NAME).await.map_err(failed)? else { return Ok(None) };
+        let bytes = file.read(0, BLOCK_BYTES).await.map_err(failed)?;
+        let head = Frame::read(&bytes).and_then(|frame| frame.decode::<v1::SnapshotHead>());
+        Ok(head.ok().map(|head| head.membership.into()))
     }
 
     pub(crate) fn current(&self) -> Option<Snapshot> {

@@ -48,6 +48,7 @@ impl Machine {
 
     fn apply_entry(&self, log: &LogId, payload: &super::Payload) -> Reply {
         let at = position(log);
+        tracing::trace!(?at, %payload, "apply");
         match payload {
             EntryPayload::Blank => self.replica.apply(at, None),
             EntryPayload::Normal(command) => self.replica.apply(at, Some(command)),

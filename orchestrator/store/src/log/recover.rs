@@ -83,7 +83,6 @@ pub(crate) async fn recover(
     let names = disk.list().await.map_err(|error| StoreError::disk("listing the log", error))?;
     let sequences: Vec<u64> = names.iter().filter_map(|name| sequence_of(name)).collect();
     let mut reader = Reader { member, bugs, recovered: Recovered::default() };
-    reader.recovered.next_sequence = sequences.last().map_or(1, |last| last + 1);
     for (number, sequence) in sequences.iter().enumerate() {
         let later = &sequences[number + 1..];
         let gap =
@@ -111,8 +110,11 @@ pub(crate) async fn recover(
             break;
         }
     }
-    reader.recovered.memory.flushed = reader.recovered.memory.last();
-    Ok(reader.recovered)
+    let mut recovered = reader.recovered;
+    recovered.memory.flushed = recovered.memory.last();
+    // Right behind what is kept: a gap in the numbers would be a lost file.
+    recovered.next_sequence = recovered.segments.last().map_or(1, |last| last.sequence + 1);
+    Ok(recovered)
 }
 
 async fn read_segment(

@@ -105,6 +105,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for Log<R> {
         {
             let mut memory = self.shared.memory();
             for entry in &entries {
+                tracing::trace!(at = %entry.log_id, last = ?memory.last(), "append");
                 memory.push(entry.clone());
             }
         }
@@ -113,6 +114,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for Log<R> {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let last = last.as_ref().map(position);
+        tracing::trace!(?last, "truncate");
         self.shared.memory().truncate(last.map_or(0, |last| last.index + 1));
         if self.bugs.has(Bug::LogTruncateSkipped) {
             return Ok(());

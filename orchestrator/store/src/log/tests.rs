@@ -349,3 +349,34 @@ async fn closed_writer_takes_no_more() {
         assert_eq!(closed.await, Err(Canceled));
     }
 }
+
+#[tokio::test]
+async fn file_that_was_made_and_never_written_leaves_no_gap() {
+    let disk = written().await;
+    let blank = disk.create("log-0000000000000002").await.unwrap();
+    blank.reserve(SEGMENT_BYTES).await.unwrap();
+    blank.sync().await.unwrap();
+    disk.sync_names().await.unwrap();
+    let mut log = open(&disk).await;
+    append(&mut log, entries(1, 6..40)).await;
+    log.close().await;
+    let recovered = recovered(&disk.after_power_cut()).await.unwrap();
+    assert_eq!(
+        (recovered.damage, recovered.memory.last()),
+        (None, Some(Position { term: 1, index: 39 }))
+    );
+}
+
+#[tokio::test]
+async fn file_is_left_only_when_its_last_note_is_durable() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).await;
+    for index in 0..60 {
+        append(&mut log, entries(1, index..index + 1)).await;
+        log.save_committed(Some(log_id(Position { term: 1, index }))).await.unwrap();
+        // The writer notes it before it takes the next entry.
+        tokio::task::yield_now().await;
+        let recovered = recovered(&disk.after_power_cut()).await.unwrap();
+        assert_eq!((recovered.damage, positions(&recovered)), (None, term_one(index + 1)));
+    }
+}

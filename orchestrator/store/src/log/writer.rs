@@ -232,6 +232,10 @@ impl<R: AsyncRuntime> Writer<R> {
     /// Leaves the file, all of which is durable, for a new one with room for at least one record.
     async fn begin_segment(&mut self, record_bytes: u64) -> io::Result<()> {
         if let Some(tail) = self.tail.take() {
+            if tail.offset > self.synced {
+                // A note of what is committed, which nothing waited for.
+                tail.file.sync().await?;
+            }
             self.segments.push_back(Segment { sequence: tail.sequence, last: self.last });
         }
         let sequence = self.next_sequence;

@@ -14,7 +14,7 @@ use super::{Core, Store};
 use crate::config::Config;
 use crate::consensus::machine::Machine;
 use crate::consensus::network::Network;
-use crate::consensus::{membership, position};
+use crate::consensus::{TypeConfig, membership, position};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::log::Log;
@@ -51,6 +51,7 @@ pub(super) async fn open<R: AsyncRuntime>(
     if let Some(state) = loaded.state {
         replica.install(state);
     }
+    let members = last_membership(Some(&replica.state()), &loaded.recovered);
     let Loaded { vote, snapshots, mut recovered, damaged, .. } = loaded;
     let memory = std::mem::take(&mut recovered.memory);
     let (log, queue) = Log::<R>::new(memory, vote, config.bugs);
@@ -77,12 +78,41 @@ pub(super) async fn open<R: AsyncRuntime>(
     let raft = Raft::new(config.member, raft_config, network, log.clone(), machine).await.map_err(
         |fatal| StoreError::Damaged { what: format!("the consensus does not start: {fatal}") },
     )?;
+    if let Some(members) = members {
+        settle(&raft, &config, &members, damaged).await;
+    }
     let repair = Mutex::new(Repair::new(damaged));
     let incoming = futures::lock::Mutex::new(None);
     let core = Core { config, disk, transport, log, replica, snapshots, raft, repair, incoming };
     let core = Arc::new(core);
     drop(R::spawn(maintain(Arc::downgrade(&core), core.config.timings.maintenance)));
     Ok(Store { core })
+}
+
+/// A member that has a cluster says so from the first moment; and one that is alone need not wait
+/// for a leader that cannot come.
+async fn settle<R: AsyncRuntime>(
+    raft: &Raft<TypeConfig<R>, Machine>,
+    config: &Config,
+    members: &Membership,
+    damaged: bool,
+) {
+    if members.is_alone(config.member)
+        && !damaged
+        && let Err(fatal) = raft.trigger().elect(false).await
+    {
+        tracing::error!(%fatal, "the consensus stopped at once");
+    }
+    let knows = raft
+        .wait(Some(config.timings.election_max))
+        .metrics(
+            |metrics| metrics.membership_config.voter_ids().next().is_some(),
+            "the members are known",
+        )
+        .await;
+    if let Err(error) = knows {
+        tracing::warn!(%error, "the consensus is slow to start");
+    }
 }
 
 async fn load(config: &Config, disk: &Arc<dyn Disk>) -> Result<Loaded, StoreError> {
@@ -128,9 +158,8 @@ async fn load(config: &Config, disk: &Arc<dyn Disk>) -> Result<Loaded, StoreErro
         recover::cut(&**disk, &recovered).await?;
         if hole || state.is_none() && recovered.memory.previous.is_some() {
             recover::discard(&**disk).await?;
-            let next_sequence = recovered.next_sequence;
-            recovered = Recovered { next_sequence, ..Recovered::default() };
         }
+        recovered = recover(&**disk, member, bugs).await?;
     }
     fit(&mut recovered, state.as_ref());
     recovered.memory.vote = vote;
@@ -147,7 +176,7 @@ fn fit(recovered: &mut Recovered, state: Option<&State>) {
     {
         memory.truncate(applied.index);
     }
-    memory.committed = memory.committed.min(memory.last());
+    memory.committed = memory.committed.filter(|committed| memory.holds(*committed));
 }
 
 /// The members, as far as the disk tells.
@@ -186,6 +215,9 @@ fn raft_config(config: &Config, damaged: bool) -> Result<RaftConfig, StoreError>
         enable_pre_vote: Some(true),
         // A damaged member comes back with less than it had, and says so by not voting.
         allow_log_reversion: Some(true),
+        // Entries go to the followers while they are being synced here. A leader that came back in
+        // the same term without the last of them would give their places to others.
+        enable_leader_restore: Some(false),
         backoff: format!("{}ms", millis(timings.heartbeat) * 2),
         ..RaftConfig::default()
     }

@@ -185,3 +185,27 @@ async fn second_initialise_is_refused() {
     let again = cluster.leader().await.initialise(vec![member(1)]).await.unwrap_err();
     assert!(matches!(again, StoreError::Membership { .. }), "{again}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn member_that_comes_back_knows_its_cluster_at_once() {
+    let mut cluster = Cluster::start(1, LogLimits::default()).await;
+    write(&cluster.leader().await, "/a", "1").await;
+    cluster.power_off(MemberId(1)).await;
+    cluster.open(MemberId(1)).await.unwrap();
+    let store = &cluster.stores[&MemberId(1)];
+    assert_ne!(store.status().role, Role::Blank);
+    assert_eq!(store.read().await.unwrap().revision(), Revision(1));
+}
+
+/// Entries reach the followers while the leader still syncs them. A leader that came back in its
+/// own term without them would give their places in the log to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_comes_back_leads_only_in_a_new_term() {
+    let mut cluster = Cluster::start(3, LogLimits::default()).await;
+    let leader = cluster.leader().await.status();
+    cluster.power_off(leader.member).await;
+    cluster.open(leader.member).await.unwrap();
+    let back = cluster.stores[&leader.member].status();
+    assert!(back.role != Role::Leader || back.term > leader.term, "{back:?}");
+    assert!(cluster.leader().await.status().term > leader.term);
+}
