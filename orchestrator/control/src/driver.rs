@@ -29,6 +29,7 @@
 //!   family's last own write. So no plan is repeated because its own result has not come back yet, and two controllers
 //!   that share a bound (a Deployment's surge) never both spend it.
 //! - A key whose steps did not all succeed is planned again after a delay that doubles from 5 ms to 60 s, events or not.
+//! - Events are reported after what they are about has been done, and hold nothing up.
 //! - A key that nothing asked for and that has no wake time is not planned.
 //! - The actions are a function of the inputs.
 
@@ -39,7 +40,7 @@ use podium_types::{Now, ObjectKey};
 
 use crate::controller::Controller;
 use crate::event;
-use crate::plan::{Plan, Step};
+use crate::plan::{EventStep, Step};
 use crate::world::{Change, ObjectEvent, World};
 
 mod queue;
@@ -104,7 +105,7 @@ pub enum CallResult {
     Skipped,
 }
 
-/// One call of the API. Its step is never [`Step::Event`]: the driver has made a call of that.
+/// One call of the API. Its step is never [`Step::Event`]: the driver makes an [`Action::Report`] of that.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     /// What to do.
@@ -145,8 +146,9 @@ pub enum Action {
 
 struct Run {
     task: TaskKey,
-    /// The steps as planned, by index of their call; events have none.
-    steps: Vec<Option<Step>>,
+    steps: Vec<Step>,
+    /// What to report when the step that it is about is done.
+    reports: Vec<EventStep>,
     revision: u64,
     outcome: Outcome,
     wake_after: Option<Duration>,
@@ -248,15 +250,20 @@ impl Driver {
                 continue;
             }
             let name = controller.name();
-            self.last_run += 1;
-            let id = RunId(self.last_run);
-            let calls = calls_of(&self.world, &plan, now);
-            let steps =
-                plan.steps.into_iter().map(|step| Some(step).filter(is_not_event)).collect();
-            actions.push(Action::Run { run: id, controller: name, key: task.key.clone(), calls });
+            let Split { calls, steps, reports, at_once } = split(plan.steps);
+            for report in at_once {
+                actions.push(Action::Report(event::record(&self.world, &report, now)));
+            }
             let wake_after = plan.wake_after;
-            self.runs
-                .insert(id, Run { task, steps, revision: 0, outcome: Outcome::Done, wake_after });
+            if calls.is_empty() {
+                self.queue.done(now.monotonic, &task, 0, wake_after);
+                continue;
+            }
+            self.last_run += 1;
+            let run = RunId(self.last_run);
+            actions.push(Action::Run { run, controller: name, key: task.key.clone(), calls });
+            let outcome = Outcome::Done;
+            self.runs.insert(run, Run { task, steps, reports, revision: 0, outcome, wake_after });
         }
     }
 
@@ -264,8 +271,6 @@ impl Driver {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let mut fence = false;
         for (index, step) in run.steps.iter().enumerate() {
-            // A lost event is not worth planning again for.
-            let Some(step) = step else { continue };
             match results.get(index).unwrap_or(&CallResult::Unknown) {
                 CallResult::Done { revision } => run.revision = run.revision.max(*revision),
                 CallResult::Unknown => {
@@ -285,6 +290,10 @@ impl Driver {
                 }
                 CallResult::Skipped => {}
             }
+        }
+        let done = |index| matches!(results.get(index), Some(CallResult::Done { .. }));
+        for report in run.reports.drain(..).filter(|report| report.reports.is_none_or(done)) {
+            actions.push(Action::Report(event::record(&self.world, &report, now)));
         }
         if fence {
             actions.push(Action::Fence { run: id });
@@ -319,26 +328,46 @@ fn ask(controllers: &[Box<dyn Controller>], world: &World, queue: &mut Queue, ch
     }
 }
 
-fn is_not_event(step: &Step) -> bool {
-    !matches!(step, Step::Event(_))
+/// A plan, sorted by who waits for it.
+#[derive(Default)]
+struct Split {
+    calls: Vec<Call>,
+    /// The step of each call.
+    steps: Vec<Step>,
+    /// Events about a step, by index of its call.
+    reports: Vec<EventStep>,
+    /// Events about nothing else.
+    at_once: Vec<EventStep>,
 }
 
-/// The calls of a plan, each after the one before it on the same object, and events after what they report.
-#[must_use]
-pub fn calls_of(world: &World, plan: &Plan, now: Now) -> Vec<Call> {
+/// Calls come after those before them on the same object. Events are no calls: nobody waits for them, and a lost one is not
+/// worth planning again for.
+fn split(plan: Vec<Step>) -> Split {
+    let mut split = Split::default();
     let mut last: BTreeMap<ObjectKey, usize> = BTreeMap::new();
-    let mut calls = Vec::with_capacity(plan.steps.len());
-    for (index, step) in plan.steps.iter().enumerate() {
-        let call = match step {
+    let mut calls: Vec<Option<usize>> = Vec::with_capacity(plan.len());
+    for step in plan {
+        let index = split.calls.len();
+        let after = match &step {
             Step::Event(report) => {
-                Call { step: event::record(world, report, now), after: report.reports }
+                let mut report = report.clone();
+                calls.push(None);
+                report.reports = report.reports.and_then(|step| calls.get(step).copied().flatten());
+                if report.reports.is_some() {
+                    split.reports.push(report);
+                } else {
+                    split.at_once.push(report);
+                }
+                continue;
             }
             Step::Update { key, .. } | Step::Patch { key, .. } | Step::Delete { key, .. } => {
-                Call { step: step.clone(), after: last.insert(key.clone(), index) }
+                last.insert(key.clone(), index)
             }
-            Step::Create { .. } | Step::Bind { .. } => Call { step: step.clone(), after: None },
+            Step::Create { .. } | Step::Bind { .. } => None,
         };
-        calls.push(call);
+        calls.push(Some(index));
+        split.calls.push(Call { step: step.clone(), after });
+        split.steps.push(step);
     }
-    calls
+    split
 }

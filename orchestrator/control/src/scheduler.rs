@@ -115,12 +115,15 @@ fn is_ours(pod: &Pod) -> bool {
     pods::active(pod) && matches!(scheduler, None | Some("" | COMPONENT))
 }
 
+type Placed<'a> = (&'a Arc<ObjectKey>, &'a Arc<Pod>);
+
 struct Pass<'a> {
     world: &'a World,
     now: Now,
     nodes: Vec<Candidate<'a>>,
     groups: BTreeMap<Signature, Group>,
-    bindings: BTreeMap<usize, Vec<(&'a Arc<ObjectKey>, &'a Arc<Pod>)>>,
+    /// By index of the node.
+    bindings: BTreeMap<usize, Vec<Placed<'a>>>,
     placed: usize,
     plan: Plan,
 }
@@ -167,10 +170,10 @@ impl<'a> Pass<'a> {
         let Some(step) = verdict::condition(pod, "Unschedulable", message, self.now) else {
             return;
         };
-        self.plan.push(step);
+        let step = self.plan.push(step);
         if let Some(object) = self.world.object(key) {
-            let event =
-                report(object, EventKind::Warning, "FailedScheduling", message.to_owned(), None);
+            let (kind, message) = (EventKind::Warning, message.to_owned());
+            let event = report(object, kind, "FailedScheduling", message, Some(step));
             self.plan.push(Step::Event(event));
         }
     }
@@ -205,7 +208,7 @@ fn report(
         kind,
         reason: reason.to_owned(),
         message,
-        action: if reports.is_some() { "Binding" } else { "Scheduling" },
+        action: if kind == EventKind::Normal { "Binding" } else { "Scheduling" },
         component: COMPONENT,
         reports,
     }

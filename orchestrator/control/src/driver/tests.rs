@@ -182,3 +182,47 @@ fn snapshot_counts_as_new() {
     let mut driver = Driver::new(vec![Box::new(Counter)], world);
     assert_eq!(runs(&driver.step(now(0), Input::Woken)).len(), 1);
 }
+
+/// Creates a node `b` and tells of it.
+struct Teller;
+
+impl Controller for Teller {
+    fn name(&self) -> &'static str {
+        "teller"
+    }
+
+    fn keys_for(&self, _: &World, change: &Change) -> Vec<ObjectKey> {
+        vec![(*change.key).clone()]
+    }
+
+    fn plan(&self, world: &World, key: &ObjectKey, _: Now) -> Plan {
+        let Some(object) = world.object(key) else { return Plan::nothing() };
+        let mut plan = Plan::nothing();
+        let patch = json!({});
+        let step = plan.push(Step::Patch { key: key.clone(), subresource: None, patch });
+        plan.push(Step::Event(crate::plan::EventStep {
+            regarding: object.regarding(),
+            kind: crate::plan::EventKind::Normal,
+            reason: "Told".to_owned(),
+            message: String::new(),
+            action: "",
+            component: "teller",
+            reports: Some(step),
+        }));
+        plan
+    }
+}
+
+#[test]
+fn event_is_reported_after_its_step_is_done_and_only_then() {
+    for (results, reported) in [(done(1), 1), (refused(), 0)] {
+        let mut driver = Driver::new(vec![Box::new(Teller)], World::new());
+        let events = vec![node("a", 1)];
+        let actions = driver.step(now(0), Input::Observed { events, through: 1 });
+        let [Action::Run { run, calls, .. }] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!(calls.len(), 1);
+        let actions = driver.step(now(0), Input::Finished { run: *run, results });
+        let reports = actions.iter().filter(|action| matches!(action, Action::Report(_)));
+        assert_eq!(reports.count(), reported);
+    }
+}
