@@ -223,39 +223,39 @@ impl PodMachine {
                 self.persist(now, out);
             }
             PodEvent::VolumesFailed { message } => {
-                self.on_setup_failed(setup::Failed::Volumes, &message, now, out)
+                self.on_setup_failed(setup::Failed::Volumes, &message, now, out);
             }
             PodEvent::SandboxFailed { message } => {
-                self.on_setup_failed(setup::Failed::Sandbox, &message, now, out)
+                self.on_setup_failed(setup::Failed::Sandbox, &message, now, out);
             }
             PodEvent::NetworkFailed { message } => {
-                self.on_setup_failed(setup::Failed::Network, &message, now, out)
+                self.on_setup_failed(setup::Failed::Network, &message, now, out);
             }
             PodEvent::SandboxLost => self.on_sandbox_lost(now, out),
             PodEvent::ImageInspected { container, found } => {
-                self.on_inspected(&container, found, now, out)
+                self.on_inspected(&container, found, now, out);
             }
             PodEvent::ImagePulled { container, image, took } => {
-                self.on_pulled(&container, image, took, out)
+                self.on_pulled(&container, image, took, out);
             }
             PodEvent::ImagePullFailed { container, failure, message } => {
                 self.on_pull_failed(&container, failure, message, now, out);
             }
             PodEvent::InstanceCreated(instance) => self.on_created(&instance, out),
             PodEvent::InstanceStarted { instance, started_at } => {
-                self.on_started(&instance, started_at, now, out)
+                self.on_started(&instance, started_at, now, out);
             }
             PodEvent::StartFailed { instance, stage, message } => {
                 self.on_start_failed(&instance, stage, message, now, out);
             }
             PodEvent::InstanceExited { instance, exit } => {
-                self.on_exited(&instance, exit, now, out)
+                self.on_exited(&instance, exit, now, out);
             }
             PodEvent::HookFinished { instance, hook, result } => {
-                self.on_hook(&instance, hook, result, now, out)
+                self.on_hook(&instance, hook, result, now, out);
             }
             PodEvent::ProbeFinished { instance, probe, outcome } => {
-                self.on_probe(&instance, probe, &outcome, now, out)
+                self.on_probe(&instance, probe, &outcome, now, out);
             }
             PodEvent::EndpointWithdrawn => self.on_withdrawn(),
             PodEvent::SandboxStopped => self.on_torn_down(teardown::Done::Sandbox, now, out),
@@ -276,10 +276,15 @@ impl PodMachine {
             Stage::Deleting { again_at } => Some(*again_at),
             Stage::Active | Stage::Finished | Stage::Halted | Stage::Gone => None,
         };
-        let tended = matches!(self.stage, Stage::Setup(_) | Stage::Active | Stage::Stopping(_));
+        let starting = matches!(self.stage, Stage::Setup(_) | Stage::Active);
+        let stopping = matches!(self.stage, Stage::Stopping(_));
+        let tended = |known: &&Container| {
+            starting || (stopping && matches!(known.state, State::Stopping { .. }))
+        };
         let containers =
-            self.containers.iter().filter(|_| tended).filter_map(Container::next_wake).min();
-        let deadline = self.deadline.filter(|_| tended && self.intent < Intent::Finish);
+            self.containers.iter().filter(tended).filter_map(Container::next_wake).min();
+        let deadline =
+            self.deadline.filter(|_| (starting || stopping) && self.intent < Intent::Finish);
         [stage, containers, deadline].into_iter().flatten().min()
     }
 

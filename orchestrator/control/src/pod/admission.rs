@@ -39,6 +39,12 @@ pub fn admit(pod: &Pod, room: &NodeRoom) -> Result<(), Refusal> {
 fn supported(spec: &PodSpec) -> Result<(), Refusal> {
     let refuse =
         |what: String| Err(Refusal { reason: "UnsupportedPodSpec".to_owned(), message: what });
+    if spec.share_process_namespace == Some(true) {
+        return refuse("spec.shareProcessNamespace: containers that share a process namespace are not supported".to_owned());
+    }
+    if spec.host_users == Some(false) {
+        return refuse("spec.hostUsers: user namespaces are not supported".to_owned());
+    }
     for container in spec.init_containers.iter().flatten() {
         if container.restart_policy.is_some() {
             return refuse(format!(
@@ -140,7 +146,8 @@ mod tests {
         let half =
             pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "600m"}}}]}));
         assert_eq!(admit(&half, &room(&[])), Ok(()));
-        let refusal = admit(&half, &room(&[half.clone()])).expect_err("two times 600m in 1");
+        let refusal =
+            admit(&half, &room(std::slice::from_ref(&half))).expect_err("two times 600m in 1");
         assert_eq!(refusal.reason, "OutOfcpu");
         assert_eq!(
             refusal.message,
@@ -163,7 +170,7 @@ mod tests {
         );
         assert_eq!(admit(&web, &room(&[])), Ok(()));
         assert_eq!(
-            admit(&web, &room(&[web.clone()])).expect_err("port 80 twice").reason,
+            admit(&web, &room(std::slice::from_ref(&web))).expect_err("port 80 twice").reason,
             "NodePorts"
         );
     }
@@ -172,6 +179,8 @@ mod tests {
     fn what_is_not_implemented_is_refused_in_words() {
         for spec in [
             json!({"containers": [], "initContainers": [{"name": "side", "restartPolicy": "Always"}]}),
+            json!({"containers": [], "shareProcessNamespace": true}),
+            json!({"containers": [], "hostUsers": false}),
             json!({"containers": [{"name": "c", "livenessProbe": {"grpc": {"port": 1}}}]}),
             json!({"containers": [{"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}]}),
         ] {

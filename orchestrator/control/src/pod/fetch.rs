@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use podium_types::Now;
 
-use super::PodMachine;
 use super::back_off::RESTART;
 use super::container::State;
 use super::interface::{ImageFacts, PodCommand, PullFailure};
+use super::{Intent, PodMachine};
 
 /// How long `ErrImagePull` is shown before `ImagePullBackOff`: long enough that a person who watches sees both.
 const FAILURE_SHOWN: Duration = Duration::from_secs(2);
@@ -137,10 +137,10 @@ impl PodMachine {
                     State::PullBackOff { message, retry_at: since.saturating_add(delay) };
             }
             State::PullFailed { until, .. } if *until <= now.monotonic => {
-                container.state = State::Waiting
+                container.state = State::Waiting;
             }
             State::PullBackOff { retry_at, .. } if *retry_at <= now.monotonic => {
-                container.state = State::Waiting
+                container.state = State::Waiting;
             }
             _ => {}
         }
@@ -160,12 +160,12 @@ impl PodMachine {
         }
     }
 
-    /// The container of that name if it is in such a state and may still be started.
+    /// The container of that name if it is in such a state and wanted; its image does not depend on the sandbox.
     fn index_in(&self, container: &str, state: impl Fn(&State) -> bool) -> Option<usize> {
         let index = self.index_of(container)?;
         self.containers
             .get(index)
-            .filter(|known| self.may_start() && state(&known.state))
+            .filter(|known| self.intent == Intent::Run && state(&known.state))
             .map(|_| index)
     }
 }

@@ -40,7 +40,7 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     } else {
         whole.into_iter().map(amounts).collect::<Vec<_>>()
     };
-    if parts.iter().all(|part| part.is_empty()) {
+    if parts.iter().all(Amounts::is_empty) {
         return QosClass::BestEffort;
     }
     let guaranteed = |part: &Amounts| {

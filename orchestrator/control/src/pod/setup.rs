@@ -210,7 +210,7 @@ impl PodMachine {
             container.restore(record, now);
             match running {
                 Some(attempt) => {
-                    self.take_over_instance(index, attempt, sandbox.as_ref(), now, out)
+                    self.take_over_instance(index, attempt, sandbox.as_ref(), now, out);
                 }
                 None => self.resume_after_end(index, now, out),
             }
@@ -242,13 +242,18 @@ impl PodMachine {
         let starting = |created| State::Starting { attempt, created, issued: false };
         match found {
             Some(InstanceState::Running { started_at }) => {
-                self.take_over_running(index, Run { attempt, started_at }, now)
+                self.take_over_running(index, Run { attempt, started_at }, now);
             }
             Some(InstanceState::Exited(exit)) => {
                 self.set_state(index, starting(true));
                 self.on_exited(&instance, exit, now, out);
             }
-            Some(InstanceState::Created) => self.set_state(index, starting(true)),
+            Some(InstanceState::Created) => {
+                self.set_state(index, starting(true));
+                if let Some(container) = self.containers.get_mut(index) {
+                    container.newest = attempt;
+                }
+            }
             None => self.set_state(index, starting(false)),
         }
     }

@@ -29,7 +29,7 @@ impl PodMachine {
                 State::Waiting => self.inspect_image(index, out),
                 State::Fetched => self.launch(index, now, out),
                 State::Starting { attempt, created, issued: false } => {
-                    self.launch_again(index, *attempt, *created, out)
+                    self.launch_again(index, *attempt, *created, out);
                 }
                 State::Inspecting
                 | State::Pulling
@@ -62,7 +62,7 @@ impl PodMachine {
             let Some(container) = self.containers.get_mut(index) else { return };
             match &mut container.state {
                 State::Refused { retry_at, .. } if *retry_at <= now.monotonic => {
-                    container.state = State::Waiting
+                    container.state = State::Waiting;
                 }
                 State::CrashLoop { failed_at, until, .. } if *until <= now.monotonic => {
                     let failed_at = *failed_at;

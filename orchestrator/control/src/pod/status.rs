@@ -243,7 +243,7 @@ impl PodMachine {
 
     /// The pod came so far that a container without an end must have been lost, instead of never started.
     fn had_all_started(&self) -> bool {
-        self.phase >= Phase::Running && self.verdict.as_ref().is_none_or(|_| self.initialized())
+        self.phase >= Phase::Running && self.verdict.is_none() && self.initialized()
     }
 
     fn word_for_waiting(&self, container: &Container) -> &'static str {

@@ -87,16 +87,15 @@ impl PodMachine {
             stop.gate = Gate::Open;
         }
         let stop = *stop;
-        if stop.gate == Gate::Open {
-            for index in 0..self.containers.len() {
-                let running = self.containers.get(index).is_some_and(|known| {
+        for index in 0..self.containers.len() {
+            let running = stop.gate == Gate::Open
+                && self.containers.get(index).is_some_and(|known| {
                     matches!(known.state, State::Running { .. } | State::PostStart { .. })
                 });
-                if running {
-                    self.begin_stop(index, StopCause::Pod, None, now, out);
-                }
-                self.tend_stop(index, now, out);
+            if running {
+                self.begin_stop(index, StopCause::Pod, None, now, out);
             }
+            self.tend_stop(index, now, out);
         }
         let waited_for = self.containers.iter().any(|known| match &known.state {
             State::Starting { issued, .. } => *issued,

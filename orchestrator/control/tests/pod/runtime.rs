@@ -487,7 +487,7 @@ impl Node {
                     return;
                 }
                 Some(StartStage::Start) | None => {
-                    self.later(PodEvent::InstanceCreated(instance.clone()))
+                    self.later(PodEvent::InstanceCreated(instance.clone()));
                 }
             },
         }
