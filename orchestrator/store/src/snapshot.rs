@@ -84,10 +84,10 @@ impl Snapshots {
         Ok((Self { disk, member, current: Mutex::new(current), changing, distrusted, bugs }, state))
     }
 
-    /// Without a look at what is there: it is damaged, and waits for a leader's.
+    /// Without the one that is there: it is damaged, and replaced as soon as there is a state.
     pub(crate) fn damaged(disk: Arc<dyn Disk>, member: MemberId, bugs: Bugs) -> Self {
         let changing = futures::lock::Mutex::new(());
-        let distrusted = AtomicBool::new(false);
+        let distrusted = AtomicBool::new(true);
         Self { disk, member, current: Mutex::new(None), changing, distrusted, bugs }
     }
 

@@ -143,8 +143,13 @@ async fn load(config: &Config, disk: &Arc<dyn Disk>) -> Result<Loaded, StoreErro
             recovered.damage.map(|damage| format!("the log from entry {} on", damage.from))
         });
     if let Some(what) = &damage {
-        let members = last_membership(state.as_ref(), &recovered);
-        if members.is_none_or(|members| members.is_alone(member)) {
+        let mut members = last_membership(state.as_ref(), &recovered);
+        if members.is_none() {
+            members = Snapshots::peek_membership(&**disk).await?;
+        }
+        // If not even that is left, then a leader will say who the members are, or there is none
+        // and this one stays damaged, which its status says.
+        if members.is_some_and(|members| members.is_alone(member)) {
             return Err(StoreError::Damaged {
                 what: format!("{what}, and no other member has a copy"),
             });

@@ -147,6 +147,18 @@ async fn flipped_snapshot_is_repaired_from_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn member_that_forgot_even_its_cluster_is_filled_by_the_leader() {
+    let log = LogLimits { snapshot_records: 20, keep_records: 5, ..LogLimits::default() };
+    damaged_follower_is_repaired(log, async |disk| {
+        let mut bytes = disk.contents("snapshot").unwrap();
+        // Within the first block, which names the members.
+        bytes[12] ^= 1;
+        disk.set_contents("snapshot", bytes);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_file_of_the_log_is_repaired_from_the_leader() {
     let log = LogLimits { segment_bytes: 1024, ..LogLimits::default() };
     damaged_follower_is_repaired(log, async |disk| {
