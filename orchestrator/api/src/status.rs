@@ -324,9 +324,9 @@ impl Status {
     #[must_use]
     pub fn from_store(error: &StoreError) -> Self {
         let mut status = match error {
-            StoreError::TooOld { oldest } => Self::expired(format!(
-                "The resourceVersion for the provided list is too old ({oldest})."
-            )),
+            StoreError::TooOld { .. } => {
+                Self::expired("The resourceVersion for the provided list is too old.")
+            }
             StoreError::Future { asked, current } => Self::from_the_future(asked.0, current.0),
             StoreError::TooLarge { limit, .. } => Self::too_large(*limit),
             StoreError::Timeout | StoreError::Expired => Self::timeout(error.to_string()),

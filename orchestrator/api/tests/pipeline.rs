@@ -237,6 +237,25 @@ fn spec_and_status_are_written_apart() {
 }
 
 #[test]
+fn an_update_without_a_version_overwrites_unless_its_kind_needs_one() {
+    block_on(async {
+        let world = World::new().await;
+        world.create(resources::CONFIG_MAPS, config_map("c")).await.expect("created");
+        for version in [Value::Null, json!("0")] {
+            let mut object = config_map("c");
+            object["metadata"]["resourceVersion"] = version.clone();
+            object["data"]["version"] = json!(version.to_string());
+            world.update(&config_key("c"), object).await.expect("updated");
+        }
+        let lease = json!({"metadata": {"name": "l", "namespace": "default"}, "spec": {}});
+        world.create(resources::LEASES, lease.clone()).await.expect("created");
+        let key = ObjectKey::new(resources::LEASES, "default", "l");
+        let message = "Lease.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+        assert_eq!(told_of(world.update(&key, lease).await), (422, "Invalid", message.to_owned()));
+    });
+}
+
+#[test]
 fn a_write_that_changes_nothing_is_not_written() {
     block_on(async {
         let world = World::new().await;

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures::Stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -98,7 +98,11 @@ pub(super) fn status(status: &Status) -> Reply {
     if status.code >= 500 {
         tracing::warn!(code = status.code, message = status.message, "request failed");
     }
-    new(status.code, JSON, whole(status.to_json().to_string()))
+    let mut reply = new(status.code, JSON, whole(status.to_json().to_string()));
+    if let Some(seconds) = status.details.retry_after_seconds {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
 }
 
 /// Adds sentences for the client.

@@ -1,7 +1,7 @@
 //! Objects, lists and events in the shape that the client wants: whole, as rows, or only metadata.
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::stream;
 use jiff::Timestamp;
 use podium_types::{Kind, table};
 use serde_json::{Value, json};
@@ -64,9 +64,9 @@ impl View {
     pub(super) fn list(self, resource: &'static Resource, listing: Listing) -> Reply {
         let pieces = self.pieces(resource, listing);
         match self.form.encoding {
-            Encoding::Json => reply::json_stream(pieces),
+            Encoding::Json => reply::json_stream(stream::iter(pieces)),
             Encoding::Yaml => {
-                let whole: Vec<Bytes> = futures::executor::block_on_stream(pieces).collect();
+                let whole: Vec<Bytes> = pieces.collect();
                 match serde_json::from_slice(&whole.concat()) {
                     Ok(list) => reply::value(200, Encoding::Yaml, &list),
                     Err(error) => reply::status(&Status::internal(error)),
@@ -79,12 +79,12 @@ impl View {
         self,
         resource: &'static Resource,
         listing: Listing,
-    ) -> impl Stream<Item = Bytes> + Send + Unpin + 'static {
+    ) -> impl Iterator<Item = Bytes> + Send + 'static {
         let head = self.head(resource, &listing);
         let mut items = listing.items.into_iter().enumerate();
         let mut piece = head.into_bytes();
         let mut ended = false;
-        stream::iter(std::iter::from_fn(move || {
+        std::iter::from_fn(move || {
             if ended {
                 return None;
             }
@@ -100,7 +100,7 @@ impl View {
                 piece.extend_from_slice(&self.item(resource.kind, &item));
             }
             Some(Bytes::from(std::mem::take(&mut piece)))
-        }))
+        })
     }
 
     /// All of a list up to its items.

@@ -83,6 +83,9 @@ impl Watching {
             return None;
         }
         loop {
+            if Instant::now() >= self.deadline {
+                return self.last();
+            }
             // Events first: a bookmark must not overtake one.
             tokio::select! {
                 biased;
@@ -94,11 +97,7 @@ impl Watching {
                     self.state = State::Ended;
                     return None;
                 }
-                () = sleep_until(self.deadline) => {
-                    self.state = State::Ended;
-                    let bookmark = self.next_bookmark.and_then(|_| self.watcher.bookmark())?;
-                    return Some(self.line(&bookmark));
-                }
+                () = sleep_until(self.deadline) => return self.last(),
                 () = at(self.next_bookmark) => {
                     self.next_bookmark = Some(Instant::now() + BOOKMARK_EVERY);
                     if let Some(bookmark) = self.watcher.bookmark() {
@@ -107,6 +106,13 @@ impl Watching {
                 }
             }
         }
+    }
+
+    /// The time is over: a client that takes bookmarks learns how far it has come.
+    fn last(&mut self) -> Option<Bytes> {
+        self.state = State::Ended;
+        let bookmark = self.next_bookmark.and_then(|_| self.watcher.bookmark())?;
+        Some(self.line(&bookmark))
     }
 
     fn line(&mut self, event: &WatchEvent) -> Bytes {

@@ -57,10 +57,16 @@ impl Selection {
     }
 
     pub(super) fn matches(&self, record: &Arc<Record>) -> bool {
-        self.is_everything() || {
-            let object = Served::record(self.resource, record.clone()).value();
-            self.labels.matches(&object) && self.fields.matches(&object)
+        if self.is_everything() {
+            return true;
         }
+        // Watches of one object are common, and most events are of others.
+        let name = record.key.rsplit('/').next();
+        if self.fields.exact("metadata.name").is_some_and(|wanted| Some(wanted) != name) {
+            return false;
+        }
+        let object = Served::record(self.resource, record.clone()).value();
+        self.labels.matches(&object) && self.fields.matches(&object)
     }
 
     /// The keys among which the objects are.

@@ -123,7 +123,8 @@ impl Pipeline {
         if !uid.is_empty() && uid != present_uid {
             return Err(Status::other_uid(names, target.name, uid, present_uid));
         }
-        match object::resource_version(object) {
+        // 0 is a version that no object has; clients send it for none.
+        match object::resource_version(object).filter(|version| *version != "0") {
             None if target.resource.unconditional_update || target.subresource.is_some() => Ok(()),
             None => Err(Status::invalid(
                 target.resource.kind,
