@@ -555,14 +555,15 @@ fn signals() -> nix::Result<SignalFd> {
 
 /// The node's output goes to the console; its log is its own business.
 fn spawn_node() -> io::Result<u32> {
-    let child = Command::new("/node")
+    let mut command = Command::new("/node");
+    command
         .env_clear()
         .env("HOME", "/var/lib/podium")
         .env("TMPDIR", "/var/tmp")
         .env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
         .envs(log_filter())
-        .stdin(Stdio::null())
-        .spawn()?;
+        .stdin(Stdio::null());
+    let child = crate::spawn::spawn(&mut command)?;
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), NODE_OOM_SCORE);
     Ok(child.id())
 }

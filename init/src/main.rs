@@ -19,6 +19,7 @@ mod mounts;
 mod net;
 mod power;
 mod source;
+mod spawn;
 mod supervisor;
 mod uevent;
 

@@ -64,12 +64,9 @@ pub(crate) struct Child {
 impl Child {
     /// Starts the child; its process number comes along.
     pub(crate) fn spawn(orders: &Orders) -> io::Result<(Self, u32)> {
-        let mut child = Command::new("/init")
-            .arg("net")
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new("/init");
+        command.arg("net").env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = crate::spawn::spawn(&mut command)?;
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("the child has no pipes"));
         };
