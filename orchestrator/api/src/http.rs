@@ -52,6 +52,9 @@ pub struct Server {
     closing: watch::Sender<bool>,
 }
 
+/// What a value of a query parameter is answered with.
+pub type Answer = dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync;
+
 /// A path that is none of the API's and that everybody may GET: what proves this server to a client that cannot trust it yet.
 pub struct OpenPath {
     /// `/podium/v1/authority`.
@@ -59,7 +62,7 @@ pub struct OpenPath {
     /// The query parameter that it takes.
     pub parameter: &'static str,
     /// The answer to the parameter's value; `None` if the value makes no sense.
-    pub answer: Box<dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync>,
+    pub answer: Box<Answer>,
 }
 
 /// One request, apart from its body.

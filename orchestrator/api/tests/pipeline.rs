@@ -821,10 +821,10 @@ proptest! {
                     }
                 }
             }
-            for object in 0..3 {
+            for (object, wanted) in counts.into_iter().enumerate() {
                 let found = world.get(&key(object)).await.expect("found");
                 let count = found["data"]["count"].as_str().map_or(0, |text| text.parse().expect("a number"));
-                assert_eq!(count, counts[object]);
+                assert_eq!(count, wanted);
             }
         });
     }
