@@ -202,13 +202,17 @@ impl Cluster {
 
     /// A node gets on with one pod: starts it, makes it ready, or ends it.
     fn work_on(&mut self, which: usize) {
-        let waiting: Vec<(ObjectKey, Value)> = self.waiting_pods();
-        if let Some((key, next)) = waiting.get(which % waiting.len().max(1)).cloned() {
-            if next.is_null() {
-                self.end_pod(&key);
-            } else {
-                self.patch(&key, Some("status"), json!({"status": next}));
-            }
+        let waiting = self.waiting_pods();
+        if let Some((key, next)) = waiting.get(which % waiting.len().max(1)) {
+            self.work(key, next);
+        }
+    }
+
+    fn work(&mut self, key: &ObjectKey, next: &Value) {
+        if next.is_null() {
+            self.end_pod(key);
+        } else {
+            self.patch(key, Some("status"), json!({"status": next}));
         }
     }
 
@@ -276,8 +280,9 @@ impl Cluster {
             if self.advance() {
                 continue;
             }
-            if nodes && !self.waiting_pods().is_empty() {
-                self.work_on(0);
+            let waiting = if nodes { self.waiting_pods() } else { Vec::new() };
+            if !waiting.is_empty() {
+                waiting.iter().for_each(|(key, next)| self.work(key, next));
             } else if self.driver.idle() {
                 return;
             } else {

@@ -107,7 +107,7 @@ fn act(cluster: &mut Cluster, deed: Deed) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// Whatever happens, in whatever order: no pod bound twice, no node overfull, no object taken from its owner; and once it
     /// stops, everything comes to rest, and a fresh look at every object finds nothing to do.

@@ -285,7 +285,7 @@ fn deleting_a_deployment_takes_sets_and_pods_along() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// Whatever the order of events, calls and nodes' work, and however templates change meanwhile: never more pods than size
     /// and surge, never an available pod taken that has to stay, and in the end exactly the last template.
