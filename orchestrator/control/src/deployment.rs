@@ -18,7 +18,7 @@
 //!
 //! Pods are counted in the world itself, not in the ReplicaSets' statuses, which lag.
 //!
-//! [`sets`] holds the ReplicaSets of one plan, [`rollout`] does the arithmetic, [`revision`] names and numbers, [`status`]
+//! `sets` holds the ReplicaSets of one plan, `rollout` does the arithmetic, `revision` names and numbers, `status`
 //! reports.
 
 use podium_types::k8s::api::apps::v1::{Deployment, ReplicaSet};
