@@ -254,7 +254,9 @@ impl PodMachine {
                     container.newest = attempt;
                 }
             }
-            None => self.set_state(index, starting(false)),
+            // A shim that answers would know it; of one that is dead, the worst is assumed, since a number that was used
+            // must not be used again.
+            None => self.set_state(index, starting(sandbox.is_none_or(|sandbox| !sandbox.alive))),
         }
     }
 

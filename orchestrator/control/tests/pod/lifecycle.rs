@@ -159,6 +159,7 @@ enum Blow {
     RestartProgram,
     Reboot,
     KillShim,
+    KillBoth,
     KillContainer,
     References,
 }
@@ -168,6 +169,7 @@ fn blow() -> impl Strategy<Value = (u64, Blow)> {
         Blow::RestartProgram,
         Blow::Reboot,
         Blow::KillShim,
+        Blow::KillBoth,
         Blow::KillContainer,
         Blow::References,
     ];
@@ -179,6 +181,7 @@ fn strike(node: &mut Node, blow: &Blow) {
         Blow::RestartProgram => node.restart_program(),
         Blow::Reboot => node.reboot(),
         Blow::KillShim => node.kill_shim(),
+        Blow::KillBoth => node.kill_both(),
         Blow::KillContainer => node.kill_container("a"),
         Blow::References => node.feed(PodEvent::ReferencesChanged),
     }

@@ -206,6 +206,18 @@ impl Node {
         }
     }
 
+    /// The node program dies, then the shim; then the program comes back.
+    pub(crate) fn kill_both(&mut self) {
+        self.machine = None;
+        if self.shim {
+            self.shim = false;
+            self.live.clear();
+            self.known.retain(|_, state| matches!(state, InstanceState::Exited(_)));
+            self.network = false;
+        }
+        self.restart(true);
+    }
+
     /// Someone kills a container's first process.
     pub(crate) fn kill_container(&mut self, container: &str) {
         if let Some(instance) =
