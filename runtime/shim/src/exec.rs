@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::create::{self, Folder, state_root};
 use crate::failure;
 use crate::pod::{self, Pod};
-use crate::terminal::{self, Console};
+use crate::terminal::Console;
 use crate::workload::Workload;
 
 /// A process that was started, and its terminal's master side if it has one.
@@ -35,7 +35,7 @@ pub(crate) fn start(
     }
     let prepared = Prepared::make(&folder, config).map_err(|error| system(&error))?;
     let mut builder = ContainerBuilder::new(config.container.clone(), SyscallType::Linux)
-        .with_executor(Workload::exec(prepared.filter, prepared.admin_is_lent))
+        .with_executor(Workload::exec(prepared.filter, prepared.admin_is_lent, config.terminal))
         .with_root_path(state_root(pod))
         .map_err(|error| failure::of_runtime(&error))?;
     let mut console = None;
@@ -62,11 +62,10 @@ pub(crate) fn start(
     pod::set_oom_score(pod.config.resources.oom_score_adj.unwrap_or(0));
     let pid = built.map_err(|error| failure::of_runtime(&error))?.as_raw();
     let mut terminal = None;
-    if let (Some(console), Some(size)) = (console, config.terminal) {
+    if let Some(console) = console {
         let master = console.receive().map_err(|error| system(&error))?;
         // Who gets it may do with it what blocking programs do.
         rustix::io::ioctl_fionbio(&master, false).map_err(|error| system(&error.into()))?;
-        terminal::resize(&master, size).map_err(|error| system(&error))?;
         terminal = Some(master);
     }
     Ok(Started { pid, terminal })

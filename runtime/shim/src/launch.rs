@@ -72,6 +72,7 @@ pub fn launch(dir: &Path) -> Result<(), ShimError> {
 ///
 /// See [`ShimError`].
 pub fn serve(dir: &Path) -> Result<(), ShimError> {
+    close_inherited().map_err(failed("close inherited descriptors"))?;
     rustix::process::setsid().map_err(|error| failed("leave the agent's session")(error.into()))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| failed("adopt the containers' orphans")(error.into()))?;
@@ -85,6 +86,20 @@ pub fn serve(dir: &Path) -> Result<(), ShimError> {
     report_ready(dir).map_err(failed("report that it serves"))?;
     server.run().map_err(failed("serve"))?;
     let _ = fs::remove_file(&socket);
+    Ok(())
+}
+
+/// Closes what the agent, or whoever else ran the command, left open by mistake: the shim would hold it for the pod's whole life. Called
+/// before the shim opens anything itself.
+fn close_inherited() -> io::Result<()> {
+    let names: Vec<_> =
+        fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name()).collect();
+    for number in names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok()) {
+        if number > 2 {
+            // The folder's own descriptor is among them, and closed already.
+            let _ = nix::unistd::close(number);
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ impl Drop for Console {
 }
 
 /// Sets a terminal's size and lets its programs know.
-pub(crate) fn resize(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
+pub(crate) fn resize(terminal: impl AsFd, size: TerminalSize) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(tcsetwinsize(master, size)?)
+    Ok(tcsetwinsize(terminal, size)?)
 }

@@ -10,8 +10,11 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
+use podium_shim_protocol::TerminalSize;
 use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+use crate::terminal;
 
 /// Begins every message about a program that cannot be run, for the shim to tell this from other failures.
 pub(crate) const CANNOT_EXECUTE: &str = "cannot execute ";
@@ -20,6 +23,8 @@ pub(crate) const CANNOT_EXECUTE: &str = "cannot execute ";
 #[derive(Clone)]
 pub(crate) struct Workload {
     filter: Option<Filter>,
+    /// What the program finds its terminal to be. Set from inside, for by the time the shim has the master, the program runs.
+    size: Option<TerminalSize>,
 }
 
 /// The filter that an exec'd process loads itself, since libcontainer forgets the container's for it.
@@ -33,12 +38,16 @@ struct Filter {
 impl Workload {
     /// For a container's first process: libcontainer loads the filter of the specification.
     pub(crate) fn first() -> Self {
-        Self { filter: None }
+        Self { filter: None, size: None }
     }
 
     /// For a process in a container that runs already.
-    pub(crate) fn exec(rules: Option<LinuxSeccomp>, admin_is_lent: bool) -> Self {
-        Self { filter: rules.map(|rules| Filter { rules: Rc::new(rules), admin_is_lent }) }
+    pub(crate) fn exec(
+        rules: Option<LinuxSeccomp>,
+        admin_is_lent: bool,
+        size: Option<TerminalSize>,
+    ) -> Self {
+        Self { size, filter: rules.map(|rules| Filter { rules: Rc::new(rules), admin_is_lent }) }
     }
 }
 
@@ -77,6 +86,10 @@ impl Executor for Workload {
             .collect::<Result<_, _>>()
             .map_err(|_| ExecutorError::InvalidArg)?;
         let program = args.first().ok_or(ExecutorError::InvalidArg)?;
+        if let Some(size) = self.size {
+            // A wrong size is no reason not to run.
+            let _ = terminal::resize(std::io::stdin(), size);
+        }
         restore_signals();
         let Err(error) = nix::unistd::execvp(program, &args);
         let _ =

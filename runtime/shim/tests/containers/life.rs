@@ -305,16 +305,28 @@ fn many_containers_and_execs_leave_nothing_behind_in_the_shim() {
         pod.client().remove(&id).unwrap();
     };
     round(0);
-    wait_until("connections to close", || count("fd") < 12);
-    let before = (count("mounts"), count("fd"));
+    // Standard streams, poll set, listener and signals are all that an idle shim has open.
+    let is_idle = || count("fd") == 6;
+    wait_until("connections to close", is_idle);
+    let dirty_kib = || {
+        let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before_kib = dirty_kib();
+    let mounts = count("mounts");
     (1..20).for_each(round);
-    wait_until("what was there before", || (count("mounts"), count("fd")) == before);
+    wait_until("connections to close", is_idle);
+    assert_eq!(count("mounts"), mounts);
     assert_eq!(fs::read_dir(pod.dir().join("state")).unwrap().count(), 0);
     wait_until("the groups to go", || {
         let groups = fs::read_dir(pod.group().path()).unwrap().flatten();
         groups.filter(|entry| entry.path().is_dir()).count() == 1
     });
-    let children =
-        fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
-    assert_eq!(children, "");
+    let grown_kib = dirty_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 1024, "the shim grew by {grown_kib} KiB");
+    let children = format!("/proc/{shim}/task/{shim}/children");
+    wait_until("every child to be reaped", || {
+        fs::read_to_string(&children).is_ok_and(|children| children.is_empty())
+    });
 }

@@ -150,7 +150,8 @@ fn attached_client_types_and_reads_and_the_log_has_it_too() {
     let mut rest = String::new();
     read.read_to_string(&mut rest).unwrap();
     writer.join().unwrap().unwrap();
-    assert!(rest.ends_with("end\n"));
+    // Who attaches may lose what it does not take in time, the log may not.
+    assert!(rest.starts_with("xxx"));
     attachment.wait().unwrap();
     assert_eq!(pod.wait_for_exit("a").code, 0);
     assert_eq!(pod.logged("a", "stdout").len(), "got first\n".len() + 300_000 + "end\n".len());
