@@ -182,7 +182,7 @@ impl Task {
                 PodCommand::Persist(record) => self.persist(record).await,
                 PodCommand::ReportStatus(status) => self.reporter.report(*status),
                 PodCommand::Record(occurrence) => {
-                    self.host.seams.events.record(&self.site.name, &occurrence)
+                    self.host.seams.events.record(&self.site.name, &occurrence);
                 }
                 PodCommand::DeleteObject => self.reporter.delete(),
                 PodCommand::Forget => self.site.forget().await,
@@ -229,7 +229,7 @@ impl Task {
                 self.unwritten = Some(record);
             }
             Err(error) => {
-                tracing::error!(pod = %self.site.name, %error, "writing the pod's record was broken off")
+                tracing::error!(pod = %self.site.name, %error, "writing the pod's record was broken off");
             }
         }
     }

@@ -77,6 +77,7 @@ mod tests {
             0x00, 0x00, // no ends
             0x00, // no image
             0x00, // no back-off
+            0x00, // not waiting
         ];
         let state = tempfile::tempdir().expect("a folder");
         fs::create_dir(state.path().join("u")).expect("a folder");

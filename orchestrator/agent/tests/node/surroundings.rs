@@ -197,7 +197,7 @@ impl StatusSink for Machine {
 impl EventSink for Machine {
     fn record(&self, _pod: &PodRef, occurrence: &Occurrence) {
         self.known(|known| {
-            known.events.push(format!("{}: {}", occurrence.reason, occurrence.message))
+            known.events.push(format!("{}: {}", occurrence.reason, occurrence.message));
         });
     }
 }

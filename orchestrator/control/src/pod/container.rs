@@ -156,6 +156,7 @@ impl Container {
             running: self.attempt(),
             next: self.next,
             done: matches!(self.state, State::Done),
+            crash_looping: matches!(self.state, State::CrashLoop { .. }),
             ended: self.ended.clone(),
             previous: self.previous.clone(),
             image: self.image.clone(),

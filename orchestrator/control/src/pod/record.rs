@@ -71,6 +71,8 @@ pub struct ContainerRecord {
     pub image: Option<ImageFacts>,
     /// The restart delay that applies, in milliseconds, and when it was last raised.
     pub back_off: Option<(u64, Timestamp)>,
+    /// It ended and waits for that delay; otherwise, if it is to run again, it may at once.
+    pub crash_looping: bool,
 }
 
 /// The end of one instance.

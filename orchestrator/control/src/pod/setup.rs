@@ -10,6 +10,7 @@ use super::container::{Run, State};
 use super::interface::{Instance, PodCommand};
 use super::probe::Probes;
 use super::record::{InstanceState, PodRecord, Sandbox};
+use super::start::{After, Fault};
 use super::status::container_id;
 use super::stop::Loss;
 use super::teardown::TeardownStep;
@@ -206,13 +207,14 @@ impl PodMachine {
         for index in 0..self.containers.len() {
             let Some(container) = self.containers.get_mut(index) else { continue };
             let Some(record) = records.remove(&container.name) else { continue };
-            let running = record.running;
+            let (running, crash_looping) = (record.running, record.crash_looping);
             container.restore(record, now);
             match running {
                 Some(attempt) => {
                     self.take_over_instance(index, attempt, sandbox.as_ref(), now, out);
                 }
-                None => self.resume_after_end(index, now, out),
+                None if crash_looping => self.resume_crash_loop(index, now, out),
+                None => {}
             }
         }
         if self.phase.is_terminal() {
@@ -282,15 +284,13 @@ impl PodMachine {
         }
     }
 
-    /// A container that had ended when the node program did: what to do next was not decided, or is decided again.
-    fn resume_after_end(&mut self, index: usize, now: Now, out: &mut Vec<PodCommand>) {
-        let Some(container) = self.containers.get(index) else { return };
-        if matches!(container.state, State::Done) {
-            return;
-        }
-        if let Some(end) = container.ended.clone() {
+    /// A container that waited out a delay when the node program ended waits out the rest of it.
+    fn resume_crash_loop(&mut self, index: usize, now: Now, out: &mut Vec<PodCommand>) {
+        let end = self.containers.get(index).and_then(|container| container.ended.clone());
+        if let Some(end) = end {
             let failed_at = monotonic_of(end.exit.finished_at, now);
-            self.decide_after_end(index, end.exit.code, failed_at, now, out);
+            let after = After { code: end.exit.code, failed_at, fault: Fault::Container };
+            self.decide_after_end(index, after, now, out);
         }
     }
 

@@ -12,6 +12,31 @@ use super::probe::{Finding, Probes};
 use super::record::Termination;
 use super::{Intent, PodMachine, Stage};
 
+/// On whose account a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Its own, or nobody's: it counts as a crash.
+    Container,
+    /// The node was shut down or lost power: the pod should be back as soon as the node is, however often.
+    Node,
+}
+
+/// The end of an instance, to be noted.
+pub(super) struct Ending {
+    pub(super) exit: Exit,
+    pub(super) reason: &'static str,
+    pub(super) fault: Fault,
+}
+
+/// What the decision about a next instance depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct After {
+    pub(super) code: i32,
+    /// Monotonic.
+    pub(super) failed_at: Duration,
+    pub(super) fault: Fault,
+}
+
 impl PodMachine {
     /// Starts what may start, in the order of the spec: init containers one after the other, then the others, each
     /// when the one before it has its process and its postStart hook behind it.
@@ -168,7 +193,12 @@ impl PodMachine {
                     finished_at,
                     message: Some(message),
                 };
-                self.end(index, exit, "StartError".to_owned(), now, out);
+                self.end(
+                    index,
+                    Ending { exit, reason: "StartError", fault: Fault::Container },
+                    now,
+                    out,
+                );
                 return;
             }
         };
@@ -193,18 +223,20 @@ impl PodMachine {
             (false, 0) => "Completed",
             (false, _) => "Error",
         };
-        self.end(index, exit, reason.to_owned(), now, out);
+        // Whoever stops the node is not the container's fault.
+        let fault = if self.intent == Intent::Halt { Fault::Node } else { Fault::Container };
+        self.end(index, Ending { exit, reason, fault }, now, out);
     }
 
     /// Notes the end of the current instance, on disk too, and decides what follows.
     pub(super) fn end(
         &mut self,
         index: usize,
-        mut exit: Exit,
-        reason: String,
+        ending: Ending,
         now: Now,
         out: &mut Vec<PodCommand>,
     ) {
+        let Ending { mut exit, reason, fault } = ending;
         let Some(container) = self.containers.get_mut(index) else { return };
         let Some(instance) = container.instance() else { return };
         let cause = match &container.state {
@@ -222,19 +254,20 @@ impl PodMachine {
             container.previous = Some(before);
         }
         container.newest = instance.attempt;
-        let failed_at = monotonic_of(exit.finished_at, now);
-        let code = exit.code;
-        container.ended = Some(Termination { attempt: instance.attempt, exit, reason });
+        let after =
+            After { code: exit.code, failed_at: monotonic_of(exit.finished_at, now), fault };
+        container.ended =
+            Some(Termination { attempt: instance.attempt, exit, reason: reason.to_owned() });
         container.state = State::Waiting;
         match cause {
-            Some(StopCause::Definition) => self.restart(index, failed_at, now, out),
+            Some(StopCause::Definition) => self.restart(index, after, now, out),
             Some(StopCause::Probe(_) | StopCause::PostStart)
                 if self.restart_policy() != "Never" =>
             {
-                self.restart(index, failed_at, now, out);
+                self.restart(index, after, now, out);
             }
             Some(StopCause::Probe(_) | StopCause::PostStart | StopCause::Pod) | None => {
-                self.decide_after_end(index, code, failed_at, now, out);
+                self.decide_after_end(index, after, now, out);
             }
         }
         self.persist(now, out);
@@ -245,31 +278,36 @@ impl PodMachine {
     pub(super) fn decide_after_end(
         &mut self,
         index: usize,
-        code: i32,
-        failed_at: Duration,
+        after: After,
         now: Now,
         out: &mut Vec<PodCommand>,
     ) {
         let Some(container) = self.containers.get(index) else { return };
         let again = match (container.role, self.restart_policy()) {
             (_, "Never") => false,
-            (Role::Init, _) | (Role::Main, "OnFailure") => code != 0,
+            (Role::Init, _) | (Role::Main, "OnFailure") => after.code != 0,
             (Role::Main, _) => true,
         };
         let ending = self.intent >= Intent::Finish;
         if again && !ending {
-            self.restart(index, failed_at, now, out);
+            self.restart(index, after, now, out);
         } else {
             self.set_state(index, State::Done);
         }
     }
 
-    /// Starts the container again: at once the first time, later after a delay.
-    fn restart(&mut self, index: usize, failed_at: Duration, now: Now, out: &mut Vec<PodCommand>) {
+    /// Starts the container again: at once the first time and after an end that the node brought about, later after a
+    /// delay.
+    fn restart(&mut self, index: usize, after: After, now: Now, out: &mut Vec<PodCommand>) {
         let title = self.title();
         let quiet = self.intent != Intent::Run
             || matches!(self.stage, Stage::Stopping(_) | Stage::Teardown(_));
         let Some(container) = self.containers.get_mut(index) else { return };
+        if after.fault == Fault::Node {
+            container.state = State::Waiting;
+            return;
+        }
+        let failed_at = after.failed_at;
         match container.crash.wait_until(failed_at).filter(|until| *until > now.monotonic) {
             Some(until) => {
                 let delay = container.crash.current().map_or(RESTART.first, |(delay, _)| delay);

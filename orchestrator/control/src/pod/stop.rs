@@ -9,6 +9,7 @@ use podium_types::Now;
 
 use super::container::{Run, State, StopCause, StopStep};
 use super::interface::{Exit, Hook, Instance, PodCommand, ProbeKind};
+use super::start::{Ending, Fault};
 use super::teardown::TeardownStep;
 use super::{Intent, PodMachine, Stage, occurrence};
 
@@ -242,7 +243,7 @@ impl PodMachine {
                     self.persist(now, out);
                 }
                 _ if container.is_alive() => {
-                    self.end(index, loss.exit(now), loss.reason().to_owned(), now, out);
+                    self.end(index, loss.ending(now), now, out);
                 }
                 _ => {}
             }
@@ -275,19 +276,16 @@ pub(super) enum Loss {
 }
 
 impl Loss {
-    fn exit(self, now: Now) -> Exit {
-        let (code, message) = match self {
-            Self::Sandbox => (137, Some("The pod's sandbox was lost".to_owned())),
-            Self::Machine => (255, None),
+    fn ending(self, now: Now) -> Ending {
+        let (code, message, reason, fault) = match self {
+            Self::Sandbox => {
+                (137, Some("The pod's sandbox was lost".to_owned()), "Error", Fault::Container)
+            }
+            Self::Machine => (255, None, "Unknown", Fault::Node),
         };
-        Exit { code, oom_killed: false, started_at: None, finished_at: now.wall, message }
-    }
-
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Sandbox => "Error",
-            Self::Machine => "Unknown",
-        }
+        let exit =
+            Exit { code, oom_killed: false, started_at: None, finished_at: now.wall, message };
+        Ending { exit, reason, fault }
     }
 }
 

@@ -150,21 +150,44 @@ fn crash_loop_goes_on_where_it_was() {
 }
 
 #[test]
-fn power_cut_restarts_the_pod_with_its_counts() {
+fn power_cuts_restart_the_pod_at_once_with_its_counts() {
     let mut node = Node::new(pod(&[], &["c"], "Always"), Script::default());
     node.bind(Ok(()));
     node.run_until("running", |node| node.is_running("c"));
     for cut in 1..=3 {
-        node.run_for(seconds(700));
+        node.run_for(seconds(7));
         node.reboot();
+        let began = node.elapsed();
         node.run_until("again", |node| {
             node.is_running("c") && node.container("c").restart_count == cut
         });
         let last =
             node.container("c").last_state.and_then(|state| state.terminated).expect("an end");
         assert_eq!((last.exit_code, last.reason.as_deref()), (255, Some("Unknown")));
+        assert!(node.elapsed() - began < seconds(1), "a power cut counted as a crash");
     }
     assert_eq!(node.phase(), Phase::Running);
+}
+
+#[test]
+fn program_that_dies_between_an_end_and_the_next_start_does_not_delay_it() {
+    let script = Script {
+        containers: [("c".to_owned(), vec![Behaviour::exit(5, 1), Behaviour::default()])].into(),
+        effect_takes: Duration::from_millis(100),
+        ..Script::default()
+    };
+    let mut node = Node::new(pod(&[], &["c"], "Always"), script);
+    node.bind(Ok(()));
+    node.run_until("the end", |node| {
+        !node.statuses.is_empty()
+            && node.container("c").state.is_some_and(|state| state.terminated.is_some())
+    });
+    node.restart_program();
+    let began = node.elapsed();
+    node.run_until("the second instance", |node| {
+        node.is_running("c") && node.container("c").restart_count == 1
+    });
+    assert!(node.elapsed() - began < seconds(2), "it took {:?}", node.elapsed() - began);
 }
 
 #[test]
