@@ -87,7 +87,8 @@ pub fn parse_modinfo(section: &[u8]) -> ModuleInfo {
         let Some((key, value)) = text.split_once('=') else { continue };
         match key {
             "depends" => {
-                info.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(canonical))
+                info.depends
+                    .extend(value.split(',').filter(|name| !name.is_empty()).map(canonical));
             }
             "alias" => info.aliases.push(value.to_owned()),
             _ => {}

@@ -34,10 +34,10 @@ pub fn write(tree: &Tree) -> Vec<u8> {
         match node {
             Node::Folder(mode) => entry(&mut out, [inode, 0o040_000 | mode, 2, 0, 0], path, &[]),
             Node::File(mode, bytes) => {
-                entry(&mut out, [inode, 0o100_000 | mode, 1, 0, 0], path, bytes)
+                entry(&mut out, [inode, 0o100_000 | mode, 1, 0, 0], path, bytes);
             }
             Node::Link(target) => {
-                entry(&mut out, [inode, 0o120_777, 1, 0, 0], path, target.as_bytes())
+                entry(&mut out, [inode, 0o120_777, 1, 0, 0], path, target.as_bytes());
             }
             Node::Device(mode, major, minor) => {
                 entry(&mut out, [inode, 0o020_000 | mode, 1, *major, *minor], path, &[]);

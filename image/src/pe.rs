@@ -103,11 +103,22 @@ pub fn append(file: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8>, PeErro
     Ok(out)
 }
 
-/// The sections of a file: name, address in memory, contents.
+/// One section of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section<'a> {
+    /// As `.linux`.
+    pub name: String,
+    /// Where it is in memory, from the image's beginning.
+    pub address: usize,
+    /// What the file holds of it.
+    pub contents: &'a [u8],
+}
+
+/// The sections of a file.
 ///
 /// # Errors
 /// [`PeError`].
-pub fn sections(file: &[u8]) -> Result<Vec<(String, usize, &[u8])>, PeError> {
+pub fn sections(file: &[u8]) -> Result<Vec<Section<'_>>, PeError> {
     let layout = layout(file)?;
     let mut found = Vec::new();
     for index in 0..layout.sections {
@@ -118,7 +129,7 @@ pub fn sections(file: &[u8]) -> Result<Vec<(String, usize, &[u8])>, PeError> {
             (number(bytes::u32_le(file, at + 8)?), number(bytes::u32_le(file, at + 12)?));
         let (raw, offset) =
             (number(bytes::u32_le(file, at + 16)?), number(bytes::u32_le(file, at + 20)?));
-        found.push((name, address, bytes::slice(file, offset, size.min(raw))?));
+        found.push(Section { name, address, contents: bytes::slice(file, offset, size.min(raw))? });
     }
     Ok(found)
 }
@@ -176,10 +187,8 @@ mod tests {
             append(&program(0x400), &[(".a", b"first"), (".b", &[7; 5000]), (".c", b"")])
                 .expect("room");
         let found = sections(&extended).expect("headers");
-        let summary: Vec<_> = found
-            .iter()
-            .map(|(name, address, data)| (name.as_str(), *address, data.len()))
-            .collect();
+        let summary: Vec<_> =
+            found.iter().map(|one| (one.name.as_str(), one.address, one.contents.len())).collect();
         assert_eq!(
             summary,
             [(".text", 0x1000, 0x200), (".a", 0x3000, 5), (".b", 0x4000, 5000), (".c", 0x6000, 0)]

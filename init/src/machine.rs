@@ -10,29 +10,28 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use podium_init::config::MachineConfig;
 use podium_init::protocol::{
     ClockStatus, ConfigSource, ConfigStatus, Ending as How, Event, NetworkStatus, NodeReport,
-    NodeStatus, PhaseOutcome, PhaseReport, Reply, Request, StateStatus, Status,
+    PhaseOutcome, PhaseReport, StateStatus,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::boot::{self, PHASES};
-use crate::clock;
 use crate::console::{say, uptime, warn};
 use crate::control::{Control, Source};
 use crate::ending::{self, Ending};
 use crate::modules::Loader;
-use crate::net::{self, Orders, Report};
+use crate::net::{self, Orders};
 use crate::power::{Button, Watchdog};
 use crate::source;
 use crate::supervisor::{self, Supervisor};
 use crate::uevent::Uevents;
+
+mod answer;
+mod hear;
 
 /// When the power button or a signal ends the machine, pods have this long; their own grace is 30 s unless they say
 /// otherwise, and a preStop hook may come before it.
@@ -94,8 +93,9 @@ pub(crate) fn run() -> ExitCode {
 
 impl Machine {
     fn new() -> Self {
-        let signals =
-            signals().map_err(|error| warn(&format!("signals will not be heard: {error}"))).ok();
+        let signals = hear::signals()
+            .map_err(|error| warn(&format!("signals will not be heard: {error}")))
+            .ok();
         Self {
             version: String::new(),
             kernel: String::new(),
@@ -320,194 +320,6 @@ impl Machine {
         sources
     }
 
-    fn hear_signals(&mut self) {
-        while let Some(signal) =
-            self.signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten())
-        {
-            match i32::try_from(signal.ssi_signo)
-                .ok()
-                .and_then(|number| Signal::try_from(number).ok())
-            {
-                Some(Signal::SIGINT) => self.end(How::Reboot, "Ctrl-Alt-Del", GRACE),
-                Some(Signal::SIGTERM | Signal::SIGPWR) => {
-                    self.end(How::PowerOff, "a signal to init", GRACE);
-                }
-                // SIGCHLD carries no number that could be trusted: several may have become one.
-                _ => {}
-            }
-        }
-        self.reap();
-    }
-
-    /// Takes leave of every process that ended: our own, and the orphans of all others.
-    fn reap(&mut self) {
-        loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.gone(pid, format!("exit code {code}")),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.gone(pid, format!("signal {}", signal as i32));
-                }
-                Ok(WaitStatus::StillAlive) => return,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => {
-                    self.feed_ending(ending::Event::NothingLeft);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn gone(&mut self, pid: Pid, how: String) {
-        let Ok(pid) = u32::try_from(pid.as_raw()) else { return };
-        if self.node.pid() == Some(pid) {
-            if self.ending.is_none() {
-                warn(&format!("the node ended ({how}); it will be started again"));
-            }
-            self.node_last_exit = Some(how);
-            self.node_report = None;
-            self.feed_node(supervisor::Event::Exited(pid));
-            self.feed_ending(ending::Event::NodeGone);
-        } else if self.net.pid() == Some(pid) {
-            self.net_child = None;
-            self.feed_net(supervisor::Event::Exited(pid));
-        }
-    }
-
-    fn hear_devices(&mut self) {
-        let mut disks = false;
-        while let Some(event) = self.uevents.as_ref().and_then(Uevents::next) {
-            if !event.added {
-                continue;
-            }
-            disks |= event.subsystem == "block";
-            if event.subsystem == "input" {
-                self.buttons = Button::find();
-            }
-            for failed in
-                event.modalias.iter().flat_map(|modalias| self.modules.load_for_modalias(modalias))
-            {
-                warn(&crate::console::chain(&failed));
-            }
-        }
-        // A disk that came late may be the one with STATE.
-        let waiting = matches!(self.state, StateStatus::Refused { .. }) && self.ending.is_none();
-        if disks && waiting {
-            for phase in
-                PHASES.iter().filter(|phase| matches!(phase.name, "state" | "hostname" | "node"))
-            {
-                self.enter(phase);
-            }
-        }
-    }
-
-    fn hear_network(&mut self) {
-        let Some(child) = &mut self.net_child else { return };
-        let (reports, open) = child.reports();
-        if !open {
-            // It is about to end; the supervisor starts another.
-            self.net_child = None;
-        }
-        for report in reports {
-            match report {
-                Report::Network { status, hostname } => self.learn_network(status, hostname),
-                Report::Time { server, offset_milliseconds } => {
-                    self.learn_time(server, offset_milliseconds);
-                }
-                Report::Said(text) => warn(&format!("network: {text}")),
-            }
-        }
-    }
-
-    fn learn_network(&mut self, status: NetworkStatus, hostname: Option<String>) {
-        if status.address() != self.network.address() {
-            match status.address() {
-                Some(address) => say(&format!("address {address} on {}", links(&status))),
-                None => warn("the machine has no address any more"),
-            }
-        }
-        write_resolv_conf(&status);
-        let named = self.config.as_ref().is_some_and(|config| config.machine.hostname.is_some());
-        if let Some(name) = hostname.filter(|name| !named && *name != self.hostname) {
-            let _ = self.set_hostname(&name);
-        }
-        self.network = status.clone();
-        self.control
-            .iter_mut()
-            .for_each(|control| control.broadcast(&Event::Network(status.clone())));
-    }
-
-    fn learn_time(&mut self, server: std::net::IpAddr, offset_milliseconds: i64) {
-        let Some(status) = clock::correct(server, offset_milliseconds, self.built) else {
-            warn(&format!(
-                "the time server {server} is {offset_milliseconds} ms away; it is not followed"
-            ));
-            return;
-        };
-        say(&format!("clock set from {server}, it was off by {offset_milliseconds} ms"));
-        self.clock = status.clone();
-        self.control
-            .iter_mut()
-            .for_each(|control| control.broadcast(&Event::ClockSet(status.clone())));
-    }
-
-    fn serve(&mut self, token: u64) {
-        let requests =
-            self.control.as_mut().map(|control| control.serve(token)).unwrap_or_default();
-        for request in requests {
-            let subscribes = request == Request::Subscribe;
-            let reply = self.answer(request);
-            let network = Event::Network(self.network.clone());
-            let Some(control) = &mut self.control else { return };
-            control.reply(token, &reply);
-            if subscribes {
-                control.subscribe(token);
-                control.notify(token, &network);
-            }
-        }
-    }
-
-    fn answer(&mut self, request: Request) -> Reply {
-        match request {
-            Request::GetStatus => Reply::Status(Box::new(self.status())),
-            Request::GetConfig => Reply::Config(self.config.clone().map(Box::new)),
-            Request::Shutdown { how, reason, grace } => {
-                self.end(how, &reason, grace);
-                Reply::Accepted
-            }
-            Request::ReportNode(report) => {
-                if self.node_report.as_ref() != Some(&report) {
-                    let state = if report.ready { "ready" } else { "not ready" };
-                    say(&format!("node {} is {state}: {}", report.name, report.message));
-                }
-                self.node_report = Some(report);
-                Reply::Accepted
-            }
-            Request::Subscribe => Reply::Accepted,
-        }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            version: self.version.clone(),
-            kernel: self.kernel.clone(),
-            boot_id: self.boot_id.clone(),
-            hostname: self.hostname.clone(),
-            uptime: uptime(),
-            phases: self.phases.clone(),
-            config: self.config_status.clone(),
-            state: self.state.clone(),
-            network: self.network.clone(),
-            clock: self.clock.clone(),
-            node: NodeStatus {
-                pid: self.node.pid(),
-                restarts: self.node.restarts(),
-                last_exit: self.node_last_exit.clone(),
-                report: self.node_report.clone(),
-            },
-            ending: self.ending.as_ref().map(|ending| ending.how),
-        }
-    }
-
     /// Begins to end the machine; a second wish changes nothing.
     fn end(&mut self, how: How, reason: &str, grace: Duration) {
         if self.ending.is_some() {
@@ -544,15 +356,6 @@ impl Machine {
     }
 }
 
-fn signals() -> nix::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR] {
-        set.add(signal);
-    }
-    set.thread_block()?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-}
-
 /// The node's output goes to the console; its log is its own business.
 fn spawn_node() -> io::Result<u32> {
     let mut command = Command::new("/node");
@@ -573,30 +376,4 @@ fn log_filter() -> Option<(String, String)> {
     let line = fs::read_to_string("/proc/cmdline").ok()?;
     let filter = line.split_whitespace().find_map(|word| word.strip_prefix("podium.log="))?;
     Some(("RUST_LOG".to_owned(), filter.to_owned()))
-}
-
-fn links(status: &NetworkStatus) -> String {
-    let names: Vec<&str> = status
-        .links
-        .iter()
-        .filter(|link| !link.addresses.is_empty())
-        .map(|link| link.name.as_str())
-        .collect();
-    names.join(", ")
-}
-
-/// For programs that resolve names by themselves; `/etc/resolv.conf` points here. At most three servers are read.
-fn write_resolv_conf(status: &NetworkStatus) {
-    let mut text = String::new();
-    for server in status.nameservers.iter().take(3) {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if let Some(domain) = &status.domain {
-        text.push_str(&format!("search {domain}\n"));
-    }
-    let _ = fs::create_dir_all("/run/podium");
-    let partial = "/run/podium/resolv.conf.partial";
-    if fs::write(partial, text).is_ok() {
-        let _ = fs::rename(partial, "/run/podium/resolv.conf");
-    }
 }

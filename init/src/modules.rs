@@ -157,6 +157,8 @@ impl Loader {
                 let _ = fs::remove_file(&path);
                 Ok(())
             }
+            // The driver found nothing to drive, which is no fault of anybody.
+            Err(rustix::io::Errno::NODEV) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -135,8 +135,10 @@ impl Links {
                 continue;
             };
             let index = link.index;
-            if !link.up {
-                self.netlink.set_up(index, true)?;
+            if !link.up
+                && let Err(error) = self.netlink.set_up(index, true)
+            {
+                complain(&error);
             }
             let (carrier, known) = (link.carrier, self.links.contains_key(&index));
             let seed = mac.iter().fold(self.orders.seed ^ u64::from(index), |seed, byte| {
