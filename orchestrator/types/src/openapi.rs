@@ -4,9 +4,10 @@
 //! lists whole, and what was removed from them would stay. Documents are made on demand and kept by nobody here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::kind::Kind;
 use crate::schema::{definition_name, merge_of};
@@ -31,41 +32,51 @@ pub fn list_schema_name(kind: Kind) -> String {
 /// them, and all that these refer to.
 #[must_use]
 pub fn schemas(group: &str, version: &str) -> Value {
+    serde_json::from_str(&schemas_text(group, version)).expect("made of JSON")
+}
+
+/// The same as text, made definition by definition: all of them as values at once would take many times the room.
+#[must_use]
+pub fn schemas_text(group: &str, version: &str) -> String {
     let packed = include_bytes!(concat!(env!("OUT_DIR"), "/definitions.zst"));
     let text = zstd::decode_all(packed.as_slice()).expect("packed by the build script");
     let definitions: BTreeMap<&str, &RawValue> =
         serde_json::from_slice(&text).expect("packed by the build script");
-    let mut schemas = Map::new();
+    let own: Vec<Kind> = kinds(group, version).collect();
+    let mut schemas = String::from("{");
+    let mut add = |name: &str, schema: &Value| {
+        let comma = if schemas.len() > 1 { "," } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(schemas, "{comma}{}:{schema}", Value::from(name));
+    };
     let mut wanted: BTreeSet<String> = BTreeSet::from([LIST_METADATA.to_owned()]);
-    for kind in kinds(group, version) {
-        wanted.insert(definition_name(kind).to_owned());
+    let mut seen = BTreeSet::new();
+    for kind in &own {
+        wanted.insert(definition_name(*kind).to_owned());
         if kind.resource().is_some() {
-            schemas.insert(list_schema_name(kind), list_schema(kind));
+            add(&list_schema_name(*kind), &list_schema(*kind));
         }
     }
     while let Some(name) = wanted.pop_first() {
-        if schemas.contains_key(&name) {
+        if !seen.insert(name.clone()) {
             continue;
         }
         let Some(definition) = definitions.get(name.as_str()) else { continue };
         let mut schema =
             serde_json::from_str(definition.get()).expect("packed by the build script");
         finish(&name, &mut schema, &mut wanted);
-        schemas.insert(name, schema);
-    }
-    for kind in kinds(group, version) {
-        let marks = schemas.get_mut(definition_name(kind)).and_then(Value::as_object_mut);
-        if let Some(schema) = marks {
+        let kind = own.iter().find(|kind| definition_name(**kind) == name);
+        if let (Some(kind), Some(schema)) = (kind, schema.as_object_mut()) {
             // Kinds of machinery belong to every group.
             let (group, version) =
-                if machinery(kind) { (group, version) } else { (kind.group(), kind.version()) };
-            schema.insert(
-                "x-kubernetes-group-version-kind".to_owned(),
-                gvk(group, version, kind.name()),
-            );
+                if machinery(*kind) { (group, version) } else { (kind.group(), kind.version()) };
+            let mark = gvk(group, version, kind.name());
+            schema.insert("x-kubernetes-group-version-kind".to_owned(), mark);
         }
+        add(&name, &schema);
     }
-    Value::Object(schemas)
+    schemas.push('}');
+    schemas
 }
 
 /// The kinds that stand in the document of a group-version.

@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use http::HeaderValue;
-use podium_types::openapi::{list_schema_name, schema_name, schemas};
+use podium_types::openapi::{list_schema_name, schema_name, schemas_text};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -44,7 +44,8 @@ pub(super) fn document(group: &str, version: &str, context: &Context<'_>) -> Res
         moved.headers_mut().insert(http::header::LOCATION, location);
         return Ok(moved);
     }
-    let mut reply = reply::json(&build(group, version));
+    let json = HeaderValue::from_static("application/json");
+    let mut reply = reply::bytes(json, build(group, version));
     let keep = HeaderValue::from_static("public, immutable");
     reply.headers_mut().insert(http::header::CACHE_CONTROL, keep);
     Ok(reply)
@@ -59,24 +60,24 @@ fn hashes() -> &'static [(&'static str, &'static str, String)] {
     static HASHES: OnceLock<Vec<(&'static str, &'static str, String)>> = OnceLock::new();
     HASHES.get_or_init(|| {
         let hash = |(group, version)| {
-            let digest = Sha256::digest(build(group, version).to_string().as_bytes());
+            let digest = Sha256::digest(build(group, version).as_bytes());
             (group, version, digest.iter().map(|byte| format!("{byte:02X}")).collect())
         };
         registry::group_versions().map(hash).collect()
     })
 }
 
-fn build(group: &str, version: &str) -> Value {
+/// The whole document. As text from the beginning: a tree of it would take many times the room.
+fn build(group: &str, version: &str) -> String {
     let mut paths = Map::new();
     for row in registry::of_group_version(group, version) {
         paths_of(row, &mut paths);
     }
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Podium", "version": GIT_VERSION},
-        "paths": paths,
-        "components": {"schemas": schemas(group, version)},
-    })
+    let info = json!({"title": "Podium", "version": GIT_VERSION});
+    let (paths, schemas) = (Value::Object(paths), schemas_text(group, version));
+    format!(
+        r#"{{"openapi":"3.0.0","info":{info},"paths":{paths},"components":{{"schemas":{schemas}}}}}"#
+    )
 }
 
 fn paths_of(row: &Resource, paths: &mut Map<String, Value>) {
