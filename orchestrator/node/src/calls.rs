@@ -1,7 +1,7 @@
 //! What controllers and the agent want of the API, as calls of its pipeline.
 
 use podium_api::patch::Patch;
-use podium_api::pipeline::{DeleteOptions, Propagation as Deletion, ReadOptions, WriteOptions};
+use podium_api::pipeline::{DeleteOptions, Propagation as Deletion, WriteOptions};
 use podium_api::{Pipeline, Status, Target, User};
 use podium_control::driver::CallResult;
 use podium_control::{Propagation, Step};
@@ -25,14 +25,7 @@ async fn attempt(pipeline: &Pipeline, user: &User, step: Step) -> Result<u64, St
                 (object::namespace(&object).to_owned(), object::name(&object).to_owned());
             let key = ObjectKey::new(resource, namespace, name);
             let target = Target { name: "", ..target(&key, None)? };
-            match pipeline.create(user, &target, object.into(), &options).await {
-                Ok(written) => Ok(written.revision),
-                // The same decision was carried out before.
-                Err(status) if status.reason == "AlreadyExists" => {
-                    present(pipeline, user, &key).await
-                }
-                Err(status) => Err(status),
-            }
+            Ok(pipeline.create(user, &target, object.into(), &options).await?.revision)
         }
         Step::Update { key, subresource, object } => {
             let target = target(&key, subresource)?;
@@ -78,10 +71,4 @@ fn deletion(propagation: Propagation) -> Deletion {
         Propagation::Foreground => Deletion::Foreground,
         Propagation::Orphan => Deletion::Orphan,
     }
-}
-
-async fn present(pipeline: &Pipeline, user: &User, key: &ObjectKey) -> Result<u64, Status> {
-    let served = pipeline.get(user, &target(key, None)?, &ReadOptions::default()).await?;
-    let object = served.value();
-    Ok(object::resource_version(&object).and_then(|revision| revision.parse().ok()).unwrap_or(0))
 }

@@ -61,6 +61,8 @@ pub(crate) async fn run(leading: Leading) -> ! {
 struct Term<'a> {
     leading: &'a Leading,
     term: u64,
+    /// What the cluster's own objects were made with is seen; a change ends the loop.
+    addresses: watch::Receiver<Vec<IpAddr>>,
     driver: Driver,
     watch: Watch,
     answers: mpsc::UnboundedReceiver<Input>,
@@ -70,8 +72,9 @@ struct Term<'a> {
 
 impl<'a> Term<'a> {
     async fn begin(leading: &'a Leading, term: u64) -> anyhow::Result<Self> {
-        let addresses = leading.addresses.borrow().clone();
-        bootstrap::ensure(&leading.pipeline, &addresses, leading.port)
+        let mut addresses = leading.addresses.clone();
+        let servers = addresses.borrow_and_update().clone();
+        bootstrap::ensure(&leading.pipeline, &servers, leading.port)
             .await
             .map_err(|status| anyhow::anyhow!(status.message))
             .context("make the cluster's own objects")?;
@@ -79,11 +82,10 @@ impl<'a> Term<'a> {
         let watch = leading.store.watch(ROOT, view.revision())?;
         let driver = Driver::new(controllers(&leading.settings), world_of(&view));
         let (answer, answers) = mpsc::unbounded_channel();
-        Ok(Self { leading, term, driver, watch, answers, answer, tasks: JoinSet::new() })
+        Ok(Self { leading, term, addresses, driver, watch, answers, answer, tasks: JoinSet::new() })
     }
 
     async fn run(&mut self) {
-        let mut addresses = self.leading.addresses.clone();
         self.step(Input::Woken);
         while self.lasts() {
             let wait = self.wait();
@@ -98,7 +100,7 @@ impl<'a> Term<'a> {
                 Some(input) = self.answers.recv() => input,
                 Some(_) = self.tasks.join_next() => continue,
                 // The objects that name the API's addresses are made anew.
-                Ok(()) = addresses.changed() => return,
+                Ok(()) = self.addresses.changed() => return,
                 () = tokio::time::sleep(wait) => Input::Woken,
             };
             self.step(input);
