@@ -11,6 +11,7 @@ use podium_init::protocol::{self, ConfigSource, StateStatus};
 
 use crate::console::{chain, uptime, warn};
 use crate::control::Control;
+use crate::disk::decide::Wish;
 use crate::disk::{scan, state};
 use crate::machine::Machine;
 use crate::modules::When;
@@ -187,7 +188,9 @@ fn network(machine: &mut Machine) -> Result<String, String> {
 fn mount_state(machine: &mut Machine) -> Result<String, String> {
     let named = machine.config.as_ref().and_then(|config| config.machine.state_disk.clone());
     let disks = scan::disks();
-    machine.state = match state::mount_state(&disks, named.as_deref()) {
+    let present: Vec<String> = disks.iter().map(|disk| disk.path.clone()).collect();
+    let late = machine.disks.replace(present).is_some();
+    machine.state = match state::mount_state(&disks, Wish { named: named.as_deref(), late }) {
         Ok(status) => status,
         Err(error) => StateStatus::Refused { reason: chain(&error) },
     };

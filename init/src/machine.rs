@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     /// The good config's text until it is kept on STATE.
     pub(crate) config_text: Option<String>,
     pub(crate) state: StateStatus,
+    /// The disks that were there when STATE was last looked for.
+    pub(crate) disks: Option<Vec<String>>,
     network: NetworkStatus,
     pub(crate) clock: ClockStatus,
     node: Supervisor,
@@ -108,6 +110,7 @@ impl Machine {
             config_status: ConfigStatus::default(),
             config_text: None,
             state: StateStatus::Pending,
+            disks: None,
             network: NetworkStatus::default(),
             clock: ClockStatus::default(),
             node: Supervisor::new(),

@@ -60,11 +60,26 @@ pub(crate) enum Decision {
     },
 }
 
-/// Applies the rule. `named` is the disk of the machine config.
-pub(crate) fn decide(disks: &[Disk], named: Option<&str>) -> Decision {
+/// What the rule goes by, besides the disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish<'a> {
+    /// The disk of the machine config.
+    pub(crate) named: Option<&'a str>,
+    /// Whether a disk appeared after the boot's first look: then nobody can say which disk is the only one, and the
+    /// one with STATE may be still to come.
+    pub(crate) late: bool,
+}
+
+/// Applies the rule.
+pub(crate) fn decide(disks: &[Disk], wish: Wish<'_>) -> Decision {
+    let named = wish.named;
     let holders: Vec<(&Disk, &Table, u32)> = disks.iter().filter_map(holder).collect();
     let refuse = |reason: String| Decision::Refuse { reason };
     match (holders.as_slice(), named) {
+        ([], None) if wish.late => refuse(format!(
+            "no disk has a STATE partition, and {} came late: name one as machine.state.disk",
+            paths(disks.iter())
+        )),
         ([], None) => blank_only(disks),
         ([], Some(named)) => blank_named(disks, named),
         ([one], None) => take(*one),
@@ -194,6 +209,11 @@ mod tests {
         )
     }
 
+    /// The decision of a boot's first look.
+    fn boot(disks: &[Disk], named: Option<&str>) -> Decision {
+        decide(disks, Wish { named, late: false })
+    }
+
     fn foreign() -> Contents {
         Contents::Foreign("a boot sector".to_owned())
     }
@@ -207,35 +227,32 @@ mod tests {
 
     #[test]
     fn the_only_disk_is_taken_if_it_is_blank() {
-        let decision = decide(&[disk("/dev/vda", Contents::Blank)], None);
+        let decision = boot(&[disk("/dev/vda", Contents::Blank)], None);
         assert_eq!(decision, Decision::Make { disk: "/dev/vda".to_owned() });
     }
 
     #[test]
     fn the_only_disk_is_left_alone_if_it_holds_data() {
-        let reason = refused(decide(&[disk("/dev/vda", foreign())], None));
+        let reason = refused(boot(&[disk("/dev/vda", foreign())], None));
         assert_eq!(
             reason,
             "/dev/vda is left alone: it holds data (a boot sector); STATE is made on blank disks only"
         );
-        refused(decide(&[disk("/dev/vda", partitioned(&[(ESP_TYPE, 2048, 4095)]))], None));
+        refused(boot(&[disk("/dev/vda", partitioned(&[(ESP_TYPE, 2048, 4095)]))], None));
     }
 
     #[test]
     fn of_two_blank_disks_none_is_chosen() {
         let disks = [disk("/dev/vda", Contents::Blank), disk("/dev/vdb", Contents::Blank)];
-        let reason = refused(decide(&disks, None));
+        let reason = refused(boot(&disks, None));
         assert!(reason.contains("/dev/vda, /dev/vdb"), "{reason}");
-        assert_eq!(
-            decide(&disks, Some("/dev/vdb")),
-            Decision::Make { disk: "/dev/vdb".to_owned() }
-        );
+        assert_eq!(boot(&disks, Some("/dev/vdb")), Decision::Make { disk: "/dev/vdb".to_owned() });
     }
 
     #[test]
     fn a_named_disk_with_data_is_left_alone() {
         let disks = [disk("/dev/vda", foreign()), disk("/dev/vdb", Contents::Blank)];
-        let reason = refused(decide(&disks, Some("/dev/vda")));
+        let reason = refused(boot(&disks, Some("/dev/vda")));
         assert!(
             reason.starts_with("/dev/vda is left alone: the config names it, but it holds data"),
             "{reason}"
@@ -244,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_named_disk_that_is_missing_is_named() {
-        let reason = refused(decide(&[disk("/dev/vda", Contents::Blank)], Some("/dev/sda")));
+        let reason = refused(boot(&[disk("/dev/vda", Contents::Blank)], Some("/dev/sda")));
         assert_eq!(
             reason,
             "the config names /dev/sda, which is no disk of this machine (/dev/vda)"
@@ -256,7 +273,7 @@ mod tests {
         let state = partitioned(&[(ESP_TYPE, 2048, 264_191), (STATE_TYPE, 264_192, 1_312_767)]);
         let disks = [disk("/dev/vda", foreign()), disk("/dev/vdb", state)];
         let Decision::Use { disk, partition: 2, grow_to: Some(last), repair: false } =
-            decide(&disks, None)
+            boot(&disks, None)
         else {
             panic!("STATE is there");
         };
@@ -273,7 +290,7 @@ mod tests {
             grow_to: None,
             repair: false,
         };
-        assert_eq!(decide(&[disk("/dev/vda", state)], None), expected);
+        assert_eq!(boot(&[disk("/dev/vda", state)], None), expected);
     }
 
     #[test]
@@ -285,7 +302,7 @@ mod tests {
             grow_to: None,
             repair: false,
         };
-        assert_eq!(decide(&[disk("/dev/vda", whole)], None), expected);
+        assert_eq!(boot(&[disk("/dev/vda", whole)], None), expected);
     }
 
     #[test]
@@ -296,7 +313,7 @@ mod tests {
         };
         let damaged = disk("/dev/vda", Contents::Partitioned(table, Copy::Backup));
         assert!(matches!(
-            decide(&[damaged], None),
+            boot(&[damaged], None),
             Decision::Use { repair: true, grow_to: None, .. }
         ));
     }
@@ -305,11 +322,25 @@ mod tests {
     fn two_states_need_a_name() {
         let state = || partitioned(&[(STATE_TYPE, 2048, 4 * GIB - 2049)]);
         let disks = [disk("/dev/vda", state()), disk("/dev/vdb", state())];
-        refused(decide(&disks, None));
+        refused(boot(&disks, None));
         assert!(
-            matches!(decide(&disks, Some("/dev/vdb")), Decision::Use { disk, .. } if disk == "/dev/vdb")
+            matches!(boot(&disks, Some("/dev/vdb")), Decision::Use { disk, .. } if disk == "/dev/vdb")
         );
-        refused(decide(&disks, Some("/dev/vdc")));
+        refused(boot(&disks, Some("/dev/vdc")));
+    }
+
+    #[test]
+    fn a_disk_that_came_late_is_taken_only_by_name_or_with_state() {
+        let blank = [disk("/dev/sda", Contents::Blank)];
+        let late = |named| Wish { named, late: true };
+        let reason = refused(decide(&blank, late(None)));
+        assert!(reason.contains("/dev/sda came late"), "{reason}");
+        assert_eq!(
+            decide(&blank, late(Some("/dev/sda"))),
+            Decision::Make { disk: "/dev/sda".to_owned() }
+        );
+        let state = [disk("/dev/sda", partitioned(&[(STATE_TYPE, 2048, 4 * GIB - 2049)]))];
+        assert!(matches!(decide(&state, late(None)), Decision::Use { .. }));
     }
 
     #[test]
@@ -317,7 +348,7 @@ mod tests {
         let small =
             Disk { path: "/dev/vda".to_owned(), sectors: 2048 * 100, contents: Contents::Blank };
         assert_eq!(
-            refused(decide(&[small], None)),
+            refused(boot(&[small], None)),
             "/dev/vda is too small for STATE: 100 MiB, at least 514 are needed"
         );
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use podium_init::protocol::StateStatus;
 use rustix::mount::{MountFlags, mount};
 
-use super::decide::{Contents, Decision, Disk, decide};
+use super::decide::{Contents, Decision, Disk, Wish, decide};
 use super::ext4::{self, Found, TemplateError};
 use super::gpt::{Guid, Partition, Region, SECTOR, STATE_NAME, STATE_TYPE, Table};
 use super::{ioctl, scan};
@@ -79,8 +79,8 @@ pub(crate) enum StateError {
 ///
 /// # Errors
 /// [`StateError`]; a refusal by the rule is no error but [`StateStatus::Refused`].
-pub(crate) fn mount_state(disks: &[Disk], named: Option<&str>) -> Result<StateStatus, StateError> {
-    let (disk, number) = match decide(disks, named) {
+pub(crate) fn mount_state(disks: &[Disk], wish: Wish<'_>) -> Result<StateStatus, StateError> {
+    let (disk, number) = match decide(disks, wish) {
         Decision::Refuse { reason } => return Ok(StateStatus::Refused { reason }),
         Decision::Use { disk, partition, grow_to, repair } => {
             if grow_to.is_some() || repair {

@@ -12,6 +12,7 @@ use podium_init::protocol::{Ending as How, Event, NetworkStatus, StateStatus};
 use super::{GRACE, Machine};
 use crate::boot::PHASES;
 use crate::console::{say, warn};
+use crate::disk::scan;
 use crate::net::Report;
 use crate::power::Button;
 use crate::uevent::Uevents;
@@ -89,13 +90,19 @@ impl Machine {
         }
         // A disk that came late may be the one with STATE.
         let waiting = matches!(self.state, StateStatus::Refused { .. }) && self.ending.is_none();
-        if disks && waiting {
+        if disks && waiting && self.disks_changed() {
             for phase in
                 PHASES.iter().filter(|phase| matches!(phase.name, "state" | "hostname" | "node"))
             {
                 self.enter(phase);
             }
         }
+    }
+
+    /// The announcements of the boot's own disks are heard once more here; they change nothing.
+    fn disks_changed(&self) -> bool {
+        let present: Vec<String> = scan::disks().into_iter().map(|disk| disk.path).collect();
+        self.disks.as_ref() != Some(&present)
     }
 
     pub(super) fn hear_network(&mut self) {
