@@ -344,7 +344,7 @@ impl PodMachine {
             }
             Stage::Stopping(_) => self.drive_stop(now, out),
             Stage::Teardown(_) => self.drive_teardown(now, out),
-            Stage::Finished | Stage::Halted => self.leave_rest(now, out),
+            Stage::Finished | Stage::Halted => self.leave_rest(now),
             Stage::Deleting { again_at } => {
                 let due = *again_at <= now.monotonic;
                 self.drive_deletion(due, now, out)

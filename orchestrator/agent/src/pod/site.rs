@@ -26,6 +26,10 @@ use crate::{dns, env, hooks, signals, termination};
 /// How long a signal is offered to a shim that does not answer; the machine asks again.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long an instance that is to be forgotten may take to end, and how often that is looked at.
+const DISCARD_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// One pod on this node, as far as effects go.
 pub(crate) struct Site {
     pub(crate) name: PodRef,
@@ -313,13 +317,7 @@ impl Site {
         }
         match shim.start(&id).await {
             Ok(()) => None,
-            Err(error) => {
-                let message = describe(&error);
-                let stage = stage_of(&error, StartStage::Start);
-                // What cannot be removed is removed with the sandbox.
-                let _left = shim.remove(&id).await;
-                failed(stage, message)
-            }
+            Err(error) => failed(StartStage::Start, describe(&error)),
         }
     }
 
@@ -467,8 +465,7 @@ impl Site {
 
     /// Frees what an ended instance holds. Its log stays, and the one before; older ones go.
     async fn remove_instance(self: &Arc<Self>, instance: &Instance) {
-        // A shim that is gone has nothing to forget.
-        let _gone = self.shim().remove(&instance.id()).await;
+        self.discard(&instance.id()).await;
         let (site, instance) = (Arc::clone(self), instance.clone());
         let removed = self
             .blocking(move || {
@@ -484,6 +481,31 @@ impl Site {
         if let Err(error) = removed {
             tracing::warn!(pod = %self.name, error, "an ended container was not cleared away");
         }
+    }
+
+    /// Makes the shim forget an instance; one that was created and could not be started is ended for that first.
+    async fn discard(&self, id: &str) {
+        let shim = self.shim();
+        let ended = async {
+            loop {
+                let Ok(status) = shim.status().await else { return };
+                let Some(known) = status.containers.iter().find(|known| known.id == id) else {
+                    return;
+                };
+                match known.state {
+                    protocol::ContainerState::Exited(_) => return,
+                    protocol::ContainerState::Created { .. }
+                    | protocol::ContainerState::Running { .. } => {
+                        // Asked again below if it was not heard.
+                        let _unheard = shim.signal(id, signals::KILL, true).await;
+                    }
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        // What is left after this goes with the sandbox, as it does when the shim is gone.
+        let _late = tokio::time::timeout(DISCARD_LIMIT, ended).await;
+        let _gone = shim.remove(id).await;
     }
 
     pub(crate) async fn stop_sandbox(&self) -> Result<(), String> {

@@ -314,6 +314,21 @@ async fn program_that_is_not_in_the_image_is_a_failed_start() {
 }
 
 #[tokio::test]
+async fn instance_that_was_created_and_cannot_be_started_does_not_stay() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    let spec = json!({"containers": [{"name": "c", "image": "i:1", "command": ["broken"]}]});
+    agent.take(Change::Pod(machine.create("u", spec))).await;
+    machine
+        .wait("two attempts", |known| {
+            known.container("u", "c").is_some_and(|status| status.restart_count == 1)
+                && known.waiting_reason("u", "c").as_deref() == Some("CrashLoopBackOff")
+        })
+        .await;
+    machine.wait("nothing", |_| machine.shims.ids(&machine.shim_dir("u")).is_empty()).await;
+}
+
+#[tokio::test]
 async fn pods_beyond_the_nodes_room_are_refused() {
     let machine = Machine::new();
     let agent = machine.agent().await;

@@ -105,6 +105,11 @@ impl Shims {
         state.containers.iter().find(|(config, _)| config.id == id).expect("a container").0.clone()
     }
 
+    /// The instances that a shim knows.
+    pub(crate) fn ids(&self, dir: &Path) -> Vec<String> {
+        self.shim(dir).ids()
+    }
+
     /// Signals that were sent to first processes.
     pub(crate) fn signals(&self, dir: &Path) -> Vec<(String, i32)> {
         self.shim(dir).state.lock().expect("a lock").signals.clone()
@@ -145,14 +150,25 @@ impl Shim {
         match request {
             Request::Status => Reply::Status(self.status(&self.state.lock().expect("a lock"))),
             Request::Create(config) => self.create(*config),
+            Request::Start { id } if self.is_broken(&id) => {
+                let message = format!("{id} cannot be started");
+                Reply::Failed(Failure { kind: FailureKind::System, message })
+            }
             Request::Start { id } => {
                 self.change(&id, ContainerState::Running { pid: 7, started_at: now() });
                 Reply::Done
             }
             Request::Signal { id, signal, .. } => {
                 self.state.lock().expect("a lock").signals.push((id.clone(), signal));
+                if signal == 9 {
+                    self.end_created(&id);
+                }
                 self.end(&id, 128 + signal, Some(signal));
                 Reply::Done
+            }
+            Request::Remove { id } if self.is_alive(&id) => {
+                let message = format!("{id} has not ended");
+                Reply::Failed(Failure { kind: FailureKind::WrongState, message })
             }
             Request::Remove { id } => {
                 self.state.lock().expect("a lock").containers.retain(|(config, _)| config.id != id);
@@ -278,6 +294,40 @@ impl Shim {
         );
         // The connection is the client's to close.
         let _end = (&mut &*stream).read(&mut [0]);
+    }
+
+    /// Its command says that it can be created and not started.
+    fn is_broken(&self, id: &str) -> bool {
+        let state = self.state.lock().expect("a lock");
+        let found = state.containers.iter().find(|(config, _)| config.id == id);
+        found.is_some_and(|(config, _)| {
+            config.args.first().is_some_and(|program| program == "broken")
+        })
+    }
+
+    fn is_alive(&self, id: &str) -> bool {
+        let state = self.state.lock().expect("a lock");
+        let found = state.containers.iter().find(|(config, _)| config.id == id);
+        found.is_some_and(|(_, status)| !matches!(status.state, ContainerState::Exited(_)))
+    }
+
+    fn end_created(&self, id: &str) {
+        let state = self.state.lock().expect("a lock");
+        let found = state.containers.iter().find(|(config, _)| config.id == id);
+        let created =
+            found.is_some_and(|(_, status)| matches!(status.state, ContainerState::Created { .. }));
+        drop(state);
+        if created {
+            let exit = ExitRecord {
+                code: 137,
+                signal: Some(9),
+                oom_killed: false,
+                started_at: None,
+                finished_at: now(),
+            };
+            record::write(&paths::exit_record(&self.dir, id), &exit).expect("a record");
+            self.change(id, ContainerState::Exited(exit));
+        }
     }
 
     fn ids(&self) -> Vec<String> {

@@ -121,28 +121,19 @@ impl PodMachine {
     pub(super) fn tend_fetch(&mut self, index: usize, now: Now, out: &mut Vec<PodCommand>) {
         let image = self.requested_image(index).unwrap_or_default();
         let Some(container) = self.containers.get_mut(index) else { return };
-        match &container.state {
-            State::PullFailed { reason: "ErrImagePull", message, until }
-                if *until <= now.monotonic =>
-            {
-                let message =
-                    format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
-                let (delay, since) =
-                    container.pull.current().unwrap_or((RESTART.first, now.monotonic));
-                out.push(
-                    container.normal("BackOff", format!("Back-off pulling image \"{image}\"")),
-                );
-                out.push(container.warning("Failed", "Error: ImagePullBackOff".to_owned()));
-                container.state =
-                    State::PullBackOff { message, retry_at: since.saturating_add(delay) };
-            }
-            State::PullFailed { until, .. } if *until <= now.monotonic => {
-                container.state = State::Waiting;
-            }
-            State::PullBackOff { retry_at, .. } if *retry_at <= now.monotonic => {
-                container.state = State::Waiting;
-            }
-            _ => {}
+        if let State::PullFailed { reason: "ErrImagePull", message, until } = &container.state
+            && *until <= now.monotonic
+        {
+            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+            let (delay, since) = container.pull.current().unwrap_or((RESTART.first, now.monotonic));
+            out.push(container.normal("BackOff", format!("Back-off pulling image \"{image}\"")));
+            out.push(container.warning("Failed", "Error: ImagePullBackOff".to_owned()));
+            container.state = State::PullBackOff { message, retry_at: since.saturating_add(delay) };
+        } else if let State::PullFailed { until: at, .. } | State::PullBackOff { retry_at: at, .. } =
+            &container.state
+            && *at <= now.monotonic
+        {
+            container.state = State::Waiting;
         }
     }
 

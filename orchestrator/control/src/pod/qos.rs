@@ -88,9 +88,9 @@ mod tests {
         let request = json!({"requests": {"cpu": "100m", "memory": "100Mi"}});
         let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
         let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
-        assert_eq!(class_of(&[none.clone()]), QosClass::BestEffort);
+        assert_eq!(class_of(std::slice::from_ref(&none)), QosClass::BestEffort);
         assert_eq!(class_of(&[request]), QosClass::Burstable);
-        assert_eq!(class_of(&[full.clone()]), QosClass::Guaranteed);
+        assert_eq!(class_of(std::slice::from_ref(&full)), QosClass::Guaranteed);
         assert_eq!(class_of(&[limits]), QosClass::Guaranteed);
         assert_eq!(class_of(&[full, none]), QosClass::Burstable);
         assert_eq!(class_of(&[json!({"limits": {"memory": "1Gi"}})]), QosClass::Burstable);

@@ -186,7 +186,7 @@ impl PodMachine {
             let text = "Pod sandbox changed, it will be killed and re-created.";
             out.push(occurrence::normal("SandboxChanged", text.to_owned()));
         }
-        self.stage = Stage::Teardown(TeardownStep::to_rebuild());
+        self.stage = Stage::Teardown(TeardownStep::first());
     }
 
     /// Continues where an earlier run of the node program, or an earlier boot, left off.

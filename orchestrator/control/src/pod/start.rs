@@ -85,26 +85,21 @@ impl PodMachine {
             self.tend_fetch(index, now, out);
             self.tend_stop(index, now, out);
             let Some(container) = self.containers.get_mut(index) else { return };
-            match &mut container.state {
-                State::Refused { retry_at, .. } if *retry_at <= now.monotonic => {
-                    container.state = State::Waiting;
-                }
-                State::CrashLoop { failed_at, until, .. } if *until <= now.monotonic => {
-                    let failed_at = *failed_at;
-                    container.crash.raise(failed_at, now.monotonic);
-                    container.state = State::Waiting;
-                }
-                State::Running { run, probes } => {
-                    let instance =
-                        Instance { container: container.name.clone(), attempt: run.attempt };
-                    out.extend(
-                        probes.due(now.monotonic).into_iter().map(|probe| PodCommand::RunProbe {
-                            instance: instance.clone(),
-                            probe,
-                        }),
-                    );
-                }
-                _ => {}
+            if let State::Refused { retry_at, .. } = &container.state
+                && *retry_at <= now.monotonic
+            {
+                container.state = State::Waiting;
+            } else if let State::CrashLoop { failed_at, until, .. } = &container.state
+                && *until <= now.monotonic
+            {
+                container.crash.raise(*failed_at, now.monotonic);
+                container.state = State::Waiting;
+            } else if let State::Running { run, probes } = &mut container.state {
+                let instance = Instance { container: container.name.clone(), attempt: run.attempt };
+                let due = probes.due(now.monotonic).into_iter();
+                out.extend(
+                    due.map(|probe| PodCommand::RunProbe { instance: instance.clone(), probe }),
+                );
             }
         }
     }
@@ -239,17 +234,13 @@ impl PodMachine {
         let Ending { mut exit, reason, fault } = ending;
         let Some(container) = self.containers.get_mut(index) else { return };
         let Some(instance) = container.instance() else { return };
-        let cause = match &container.state {
-            State::Stopping { run, cause, .. } => {
-                exit.started_at = exit.started_at.or(Some(run.started_at));
-                Some(*cause)
-            }
-            State::PostStart { run } | State::Running { run, .. } => {
-                exit.started_at = exit.started_at.or(Some(run.started_at));
-                None
-            }
-            _ => None,
-        };
+        let cause =
+            if let State::Stopping { cause, .. } = &container.state { Some(*cause) } else { None };
+        if let State::Stopping { run, .. } | State::PostStart { run } | State::Running { run, .. } =
+            &container.state
+        {
+            exit.started_at = exit.started_at.or(Some(run.started_at));
+        }
         if let Some(before) = container.ended.take() {
             container.previous = Some(before);
         }

@@ -68,11 +68,12 @@ impl PodMachine {
             .saturating_add(SHORTEST_GRACE)
             .saturating_add(SLACK);
         for container in &mut self.containers {
-            match &container.state {
-                State::Inspecting | State::Pulling | State::Fetched | State::Refused { .. } => {
-                    container.state = State::Waiting;
-                }
-                _ => {}
+            let starts = matches!(
+                container.state,
+                State::Inspecting | State::Pulling | State::Fetched | State::Refused { .. }
+            );
+            if starts {
+                container.state = State::Waiting;
             }
         }
         self.stage = Stage::Stopping(Stop { began: now.monotonic, gate, limit });
@@ -98,9 +99,9 @@ impl PodMachine {
             }
             self.tend_stop(index, now, out);
         }
-        let waited_for = self.containers.iter().any(|known| match &known.state {
-            State::Starting { issued, .. } => *issued,
-            _ => known.is_alive(),
+        // One that the runtime was not asked for yet ends with the sandbox, whatever the runtime has of it.
+        let waited_for = self.containers.iter().any(|known| {
+            known.is_alive() && !matches!(known.state, State::Starting { issued: false, .. })
         });
         if waited_for && stop.limit > now.monotonic {
             return false;
@@ -125,18 +126,16 @@ impl PodMachine {
         out: &mut Vec<PodCommand>,
     ) {
         let grace = grace.unwrap_or_else(|| self.pod_grace());
-        let began = match &self.stage {
-            Stage::Stopping(stop) => stop.began,
-            _ => now.monotonic,
-        };
+        let began =
+            if let Stage::Stopping(stop) = &self.stage { stop.began } else { now.monotonic };
         let hook = self.container_spec(index).and_then(|spec| spec.lifecycle.as_ref());
         let hook = hook.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()) && !grace.is_zero();
         let Some(container) = self.containers.get_mut(index) else { return };
         let ready = cause == StopCause::Pod && container.readiness().ready;
-        let run = match &container.state {
-            State::PostStart { run } | State::Running { run, .. } => run.clone(),
-            _ => return,
+        let (State::PostStart { run } | State::Running { run, .. }) = &container.state else {
+            return;
         };
+        let run = run.clone();
         out.push(container.normal("Killing", killing(cause, &container.name)));
         let instance = Instance { container: container.name.clone(), attempt: run.attempt };
         let deadline = began.saturating_add(grace);
@@ -235,17 +234,15 @@ impl PodMachine {
         self.sandbox_ready = false;
         for index in 0..self.containers.len() {
             let Some(container) = self.containers.get_mut(index) else { return };
-            match &container.state {
-                // Not known to the runtime as far as anyone can tell; the number may be used.
-                State::Starting { attempt, created: false, .. } if loss == Loss::Sandbox => {
-                    container.next = *attempt;
-                    container.state = State::Waiting;
-                    self.persist(now, out);
-                }
-                _ if container.is_alive() => {
-                    self.end(index, loss.ending(now), now, out);
-                }
-                _ => {}
+            if let State::Starting { attempt, created: false, .. } = &container.state
+                && loss == Loss::Sandbox
+            {
+                // The shim would have said that it made it: the number is not used up.
+                container.next = *attempt;
+                container.state = State::Waiting;
+                self.persist(now, out);
+            } else if container.is_alive() {
+                self.end(index, loss.ending(now), now, out);
             }
         }
     }

@@ -19,8 +19,6 @@ const DELETE_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct TeardownStep {
     what: What,
     progress: Progress,
-    /// A new sandbox follows, so volumes stay.
-    rebuild: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +43,9 @@ pub(super) enum Done {
 }
 
 impl TeardownStep {
-    /// The whole teardown.
+    /// The whole teardown; how far it goes is decided on the way.
     pub(super) fn first() -> Self {
-        Self { what: What::Sandbox, progress: Progress::Due { at: Duration::ZERO }, rebuild: false }
-    }
-
-    /// The teardown of a sandbox that is replaced.
-    pub(super) fn to_rebuild() -> Self {
-        Self { rebuild: true, ..Self::first() }
+        Self { what: What::Sandbox, progress: Progress::Due { at: Duration::ZERO } }
     }
 
     pub(super) fn next_wake(&self) -> Option<Duration> {
@@ -90,8 +83,9 @@ impl PodMachine {
                 self.sandbox_ready = false;
                 Some(What::Network)
             }
+            // A pod that comes back, in this boot or the next, finds its volumes as it left them.
             (What::Network, Done::Network) => {
-                (!step.rebuild || self.intent != Intent::Run).then_some(What::Volumes)
+                (self.intent >= Intent::Finish).then_some(What::Volumes)
             }
             (What::Volumes, Done::Volumes) => None,
             (What::Sandbox | What::Network | What::Volumes, _) => return,
@@ -101,7 +95,6 @@ impl PodMachine {
             Some(what) => Stage::Teardown(TeardownStep {
                 what,
                 progress: Progress::Due { at: Duration::ZERO },
-                ..step
             }),
             None => self.after_teardown(now, out),
         };
@@ -143,11 +136,16 @@ impl PodMachine {
     }
 
     /// A pod at rest is waked only by its deletion.
-    pub(super) fn leave_rest(&mut self, now: Now, _out: &mut Vec<PodCommand>) -> bool {
+    pub(super) fn leave_rest(&mut self, now: Now) -> bool {
         if self.intent < Intent::Delete {
             return false;
         }
-        self.stage = Stage::Deleting { again_at: now.monotonic };
+        // A pod that was only halted still has its volumes.
+        self.stage = if matches!(self.stage, Stage::Halted) {
+            Stage::Teardown(TeardownStep::first())
+        } else {
+            Stage::Deleting { again_at: now.monotonic }
+        };
         true
     }
 

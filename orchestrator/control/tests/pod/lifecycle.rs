@@ -120,8 +120,21 @@ fn node_that_goes_down_stops_the_pod_and_runs_it_again_after() {
     node.run_until("rest", |node| node.machine.as_ref().is_some_and(PodMachine::is_at_rest));
     assert_eq!(node.live_count(), 0);
     assert_eq!((node.phase(), node.deletions), (Phase::Running, 0));
+    assert!(node.volumes, "what the pod kept on disk is gone");
     node.reboot();
     node.run_until("again", |node| node.is_running("c") && node.container("c").restart_count == 1);
+}
+
+#[test]
+fn halted_pod_that_is_deleted_leaves_nothing() {
+    let mut node = Node::new(pod(&[], &["c"], "Always"), Script::default());
+    node.bind(Ok(()));
+    node.run_until("running", |node| node.is_running("c"));
+    node.feed(PodEvent::NodeStopping { limit: seconds(10) });
+    node.run_until("rest", |node| node.machine.as_ref().is_some_and(PodMachine::is_at_rest));
+    node.delete(30);
+    node.run_until("gone", |node| node.forgotten);
+    assert!(!node.volumes);
 }
 
 #[test]
@@ -160,6 +173,7 @@ enum Blow {
     Reboot,
     KillShim,
     KillBoth,
+    ShutDown,
     KillContainer,
     References,
 }
@@ -170,6 +184,7 @@ fn blow() -> impl Strategy<Value = (u64, Blow)> {
         Blow::Reboot,
         Blow::KillShim,
         Blow::KillBoth,
+        Blow::ShutDown,
         Blow::KillContainer,
         Blow::References,
     ];
@@ -182,6 +197,14 @@ fn strike(node: &mut Node, blow: &Blow) {
         Blow::Reboot => node.reboot(),
         Blow::KillShim => node.kill_shim(),
         Blow::KillBoth => node.kill_both(),
+        Blow::ShutDown => {
+            node.feed(PodEvent::NodeStopping { limit: seconds(4) });
+            // The machine does not wait for ever.
+            node.run_for(seconds(6));
+            if !node.forgotten {
+                node.reboot();
+            }
+        }
         Blow::KillContainer => node.kill_container("a"),
         Blow::References => node.feed(PodEvent::ReferencesChanged),
     }

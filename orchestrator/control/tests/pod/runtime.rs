@@ -84,7 +84,7 @@ pub(crate) struct Node {
     created: BTreeSet<Instance>,
     known: BTreeMap<Instance, InstanceState>,
     started: BTreeSet<Instance>,
-    volumes: bool,
+    pub(crate) volumes: bool,
     network: bool,
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) statuses: Vec<PodStatus>,
