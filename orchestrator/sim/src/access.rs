@@ -71,7 +71,12 @@ pub(crate) enum Request {
     /// PATCH, as a merge.
     Patch { key: ObjectKey, part: Option<&'static str>, patch: Value },
     /// DELETE.
-    Delete { key: ObjectKey, uid: Option<String>, grace_seconds: Option<i64>, propagation: Option<Propagation> },
+    Delete {
+        key: ObjectKey,
+        uid: Option<String>,
+        grace_seconds: Option<i64>,
+        propagation: Option<Propagation>,
+    },
     /// POST of bindings.
     Bind { pods: Vec<(ObjectKey, String)>, node: String },
 }
@@ -100,8 +105,12 @@ impl Request {
     pub(crate) fn of_step(step: Step) -> Option<Self> {
         Some(match step {
             Step::Create { resource, object } => Self::Create { resource, object },
-            Step::Update { key, subresource, object } => Self::Update { key, part: subresource, object },
-            Step::Patch { key, subresource, patch } => Self::Patch { key, part: subresource, patch },
+            Step::Update { key, subresource, object } => {
+                Self::Update { key, part: subresource, object }
+            }
+            Step::Patch { key, subresource, patch } => {
+                Self::Patch { key, part: subresource, patch }
+            }
             Step::Delete { key, uid, grace_seconds, propagation } => Self::Delete {
                 key,
                 uid: Some(uid),
@@ -128,13 +137,18 @@ pub(crate) async fn perform(pipeline: &Pipeline, user: &User, request: Request) 
     }
 }
 
-async fn attempt(pipeline: &Pipeline, user: &User, request: Request) -> Result<(u64, Value), Status> {
+async fn attempt(
+    pipeline: &Pipeline,
+    user: &User,
+    request: Request,
+) -> Result<(u64, Value), Status> {
     let options = WriteOptions::default();
     match request {
         Request::Create { resource, object } => {
             let namespace = podium_types::object::namespace(&object).to_owned();
             let key = ObjectKey::new(resource, namespace, "");
-            let written = pipeline.create(user, &target(&key, None)?, object.into(), &options).await?;
+            let written =
+                pipeline.create(user, &target(&key, None)?, object.into(), &options).await?;
             Ok((written.revision, written.object))
         }
         Request::Get { key } => {
@@ -142,15 +156,22 @@ async fn attempt(pipeline: &Pipeline, user: &User, request: Request) -> Result<(
             Ok((0, served.value()))
         }
         Request::Update { key, part, object } => {
-            let written = pipeline.update(user, &target(&key, part)?, object.into(), &options).await?;
+            let written =
+                pipeline.update(user, &target(&key, part)?, object.into(), &options).await?;
             Ok((written.revision, written.object))
         }
         Request::Patch { key, part, patch } => {
-            let written = pipeline.patch(user, &target(&key, part)?, &Patch::Merge(patch), &options).await?;
+            let written =
+                pipeline.patch(user, &target(&key, part)?, &Patch::Merge(patch), &options).await?;
             Ok((written.revision, written.object))
         }
         Request::Delete { key, uid, grace_seconds, propagation } => {
-            let options = DeleteOptions { uid, grace_period_seconds: grace_seconds, propagation, ..Default::default() };
+            let options = DeleteOptions {
+                uid,
+                grace_period_seconds: grace_seconds,
+                propagation,
+                ..Default::default()
+            };
             let deleted = pipeline.delete(user, &target(&key, None)?, &options).await?;
             Ok((deleted.revision, Value::Null))
         }
@@ -215,7 +236,9 @@ impl Access {
         let exchange = self.cluster.network().exchange_once(self.from, node, work);
         match SimRuntime::timeout(PATIENCE, exchange).await {
             Err(_) | Ok(Err(Lost::Broken)) => Outcome::Unknown,
-            Ok(Err(Lost::Refused)) => Outcome::Refused { status: Status::service_unavailable("refused") },
+            Ok(Err(Lost::Refused)) => {
+                Outcome::Refused { status: Status::service_unavailable("refused") }
+            }
             Ok(Ok(outcome)) => outcome,
         }
     }
@@ -252,7 +275,10 @@ impl Access {
                 Outcome::Refused { status } if is_passing(&status) => {}
                 outcome => return outcome,
             }
-            Sleep::after(executor::with(|core| core.between(Duration::from_millis(100), Duration::from_secs(2)))).await;
+            Sleep::after(executor::with(|core| {
+                core.between(Duration::from_millis(100), Duration::from_secs(2))
+            }))
+            .await;
         }
     }
 }

@@ -7,7 +7,7 @@
 //! The loop is the same as the real agent's: watch, wake, finished effect; one at a time, commands in order.
 
 mod effect;
-pub mod host;
+pub(crate) mod host;
 mod report;
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use futures::future::{Either, select};
 use podium_control::pod::{NodeRoom, PodCommand, PodEvent, PodMachine, Settings, admit};
 use podium_control::resources::{Resources, Usage};
 use podium_store::{Revision, StoreHandle, Watch, WatchError, WatchEvent};
-use podium_types::kind::resources;
 use podium_types::ObjectKey;
 use podium_types::k8s::api::core::v1::Pod;
+use podium_types::kind::resources;
 
 use crate::access::Access;
 use crate::cluster::SimStore;
@@ -46,6 +46,7 @@ pub(crate) struct Agent {
 struct Entry {
     key: ObjectKey,
     machine: PodMachine,
+    lane: effect::Lane,
 }
 
 enum Happening {
@@ -81,14 +82,20 @@ impl Agent {
         self.access.ensure_node(&self.node, node).await;
     }
 
-    async fn next(&self, watch: &mut Watch, results: &mut mpsc::UnboundedReceiver<(String, PodEvent)>) -> Happening {
+    async fn next(
+        &self,
+        watch: &mut Watch,
+        results: &mut mpsc::UnboundedReceiver<(String, PodEvent)>,
+    ) -> Happening {
         let wake = self.pods.values().filter_map(|entry| entry.machine.next_wake()).min();
         let wait = wake.map_or(IDLE, |at| at.saturating_sub(self.access.now().monotonic));
         let watched = std::pin::pin!(watch.next());
         let timed = std::pin::pin!(Sleep::after(wait));
         match select(watched, select(results.next(), timed)).await {
             Either::Left((event, _)) => Happening::Watched(event),
-            Either::Right((Either::Left((Some((uid, event)), _)), _)) => Happening::Finished(uid, event),
+            Either::Right((Either::Left((Some((uid, event)), _)), _)) => {
+                Happening::Finished(uid, event)
+            }
             Either::Right((Either::Left((None, _)) | Either::Right(_), _)) => Happening::Woken,
         }
     }
@@ -123,7 +130,8 @@ impl Agent {
                 self.adopt_orphan(&record.uid, &record.namespace, &record.name);
             }
         }
-        let absent: Vec<String> = self.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
+        let absent: Vec<String> =
+            self.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
         for uid in absent {
             self.step(&uid, PodEvent::Removed);
         }
@@ -175,21 +183,28 @@ impl Agent {
     }
 
     fn begin(&mut self, key: ObjectKey, uid: &str, pod: Arc<Pod>) {
-        let settings = Settings { host_addresses: self.host.addresses(), withdraw_limit: Duration::from_secs(2) };
+        let settings = Settings {
+            host_addresses: self.host.addresses(),
+            withdraw_limit: Duration::from_secs(2),
+        };
         let now = self.access.now();
         let mut out = Vec::new();
         let machine = match self.host.left_of(uid) {
             Some(left) => PodMachine::adopt(pod, settings, left, now, &mut out),
-            None => PodMachine::new(pod.clone(), settings, admit(&pod, &self.room(uid)), now, &mut out),
+            None => {
+                PodMachine::new(pod.clone(), settings, admit(&pod, &self.room(uid)), now, &mut out)
+            }
         };
-        self.pods.insert(uid.to_owned(), Entry { key, machine });
+        let lane = effect::lane(&self.host, &self.finished, uid);
+        self.pods.insert(uid.to_owned(), Entry { key, machine, lane });
         self.carry_out(uid, out);
     }
 
     fn room(&self, except: &str) -> NodeRoom {
         let mut used = Usage::default();
         for (uid, entry) in &self.pods {
-            let phase = entry.machine.pod().status.as_ref().and_then(|status| status.phase.as_deref());
+            let phase =
+                entry.machine.pod().status.as_ref().and_then(|status| status.phase.as_deref());
             if uid != except && !matches!(phase, Some("Succeeded" | "Failed")) {
                 used.add(entry.machine.pod());
             }
@@ -229,11 +244,13 @@ impl Agent {
                 PodCommand::Forget => self.host.forget(uid),
                 PodCommand::RemoveInstance(instance) => self.host.remove_instance(uid, &instance),
                 PodCommand::ReportStatus(status) => self.reports.status(&entry.key, uid, *status),
-                PodCommand::Record(occurrence) => self.reports.occurrence(&entry.key, uid, occurrence),
+                PodCommand::Record(occurrence) => {
+                    self.reports.occurrence(&entry.key, uid, occurrence)
+                }
                 PodCommand::DeleteObject => self.reports.delete(&entry.key, uid),
                 effect => {
                     let pod = entry.machine.pod().clone();
-                    effect::start(&self.host, &self.finished, uid, &pod, effect);
+                    effect::start(&self.host, &self.finished, &entry.lane, uid, (&pod, effect));
                 }
             }
         }
@@ -242,5 +259,7 @@ impl Agent {
 
 /// A duration between two bounds, drawn from the seed.
 pub(crate) fn drawn(low_ms: u64, high_ms: u64) -> Duration {
-    executor::with(|core| core.between(Duration::from_millis(low_ms), Duration::from_millis(high_ms)))
+    executor::with(|core| {
+        core.between(Duration::from_millis(low_ms), Duration::from_millis(high_ms))
+    })
 }

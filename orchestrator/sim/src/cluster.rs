@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use podium_store::{LogLimits, Member, MemberId, Role, Status, Store, StoreHandle};
 
+use crate::agent::host::{Host, Running};
 use crate::disk::SimDisk;
 use crate::executor::{self, Life, NodeClock};
 use crate::fault::{Coverage, Fault};
-use crate::agent::host::{Host, Running};
 use crate::ledger::{Fact, Ledger, Violation};
 use crate::mistake::Mistakes;
-use crate::rules::Rules;
 use crate::network::Network;
 use crate::network::seam::{Serve, member_of};
+use crate::rules::Rules;
 use crate::runtime::{SimRuntime, Sleep};
 
 /// The store as the simulator runs it.
@@ -86,8 +86,10 @@ impl Cluster {
         let running = Running::default();
         for number in 1..=count {
             let disk = SimDisk::new(number, cluster.coverage.clone());
-            let host = (load == Load::Orchestrator).then(|| Host::new(number, running.clone(), cluster.clone()));
-            let node = Node { disk, host, idle: false, life: None, store: None, seen: Seen::default() };
+            let host = (load == Load::Orchestrator)
+                .then(|| Host::new(number, running.clone(), cluster.clone()));
+            let node =
+                Node { disk, host, idle: false, life: None, store: None, seen: Seen::default() };
             cluster.lock().insert(number, node);
         }
         cluster
@@ -117,7 +119,10 @@ impl Cluster {
 
     /// The machines under all nodes.
     pub(crate) fn hosts(&self) -> BTreeMap<u16, Host> {
-        self.lock().iter().filter_map(|(number, node)| Some((*number, node.host.clone()?))).collect()
+        self.lock()
+            .iter()
+            .filter_map(|(number, node)| Some((*number, node.host.clone()?)))
+            .collect()
     }
 
     /// Says whether the node leads and its driver is idle.

@@ -7,19 +7,21 @@
 mod term;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::future::{Either, select};
-use podium_api::{Pipeline, User};
+use podium_api::{Pipeline, User, bootstrap};
 use podium_control::driver::{Action, Call, CallResult, Driver, Input, RunId};
 use podium_control::{ObjectEvent, Settings, World, controllers};
 use podium_store::{Role, StoreHandle, View, Watch, WatchError, WatchEvent};
 use podium_types::{Now, ObjectKey};
 
 use crate::access::{self, Outcome, Request};
+use crate::agent::host::Host;
 use crate::cluster::{Cluster, SimStore};
 use crate::executor;
 use crate::runtime::{Sleep, spawn};
@@ -27,6 +29,9 @@ use term::TermStore;
 
 /// Where objects of the API are.
 const ROOT: &str = "/registry/";
+
+/// Where the API is served.
+const API_PORT: u16 = 6443;
 
 /// How often a member looks whether it leads.
 const LOOK: Duration = Duration::from_millis(100);
@@ -70,8 +75,19 @@ impl Lead {
         let watch = store.watch(ROOT, view.revision()).ok()?;
         let pipeline = access::pipeline(cluster, node, store.clone());
         let driver = Driver::new(controllers(&Settings::default()), world_of(&view));
+        let servers: Vec<IpAddr> = cluster.hosts().values().flat_map(Host::addresses).collect();
+        bootstrap::ensure(&pipeline, &servers, API_PORT).await.ok()?;
         let (inputs, answers) = mpsc::unbounded();
-        Some(Self { cluster: cluster.clone(), node, store, pipeline, driver, watch, inputs, answers })
+        Some(Self {
+            cluster: cluster.clone(),
+            node,
+            store,
+            pipeline,
+            driver,
+            watch,
+            inputs,
+            answers,
+        })
     }
 
     async fn run(&mut self) {
@@ -95,7 +111,10 @@ impl Lead {
     }
 
     async fn next(&mut self) -> Happening {
-        let wait = self.driver.next_wake().map_or(LOOK, |at| at.saturating_sub(self.now().monotonic).min(LOOK));
+        let wait = self
+            .driver
+            .next_wake()
+            .map_or(LOOK, |at| at.saturating_sub(self.now().monotonic).min(LOOK));
         let watched = std::pin::pin!(self.watch.next());
         let timed = std::pin::pin!(Sleep::after(wait));
         match select(watched, select(self.answers.next(), timed)).await {
@@ -119,7 +138,8 @@ impl Lead {
     }
 
     fn act(&self, action: Action) {
-        let (pipeline, store, inputs) = (self.pipeline.clone(), self.store.clone(), self.inputs.clone());
+        let (pipeline, store, inputs) =
+            (self.pipeline.clone(), self.store.clone(), self.inputs.clone());
         match action {
             Action::Run { run, controller, calls, .. } => drop(spawn(async move {
                 let user = User::system(&format!("controller:{controller}"));
@@ -142,10 +162,17 @@ impl Lead {
 }
 
 /// Makes the calls of one run in order.
-async fn make(pipeline: &Pipeline, store: &TermStore, user: &User, calls: Vec<Call>) -> Vec<CallResult> {
+async fn make(
+    pipeline: &Pipeline,
+    store: &TermStore,
+    user: &User,
+    calls: Vec<Call>,
+) -> Vec<CallResult> {
     let mut results: VecDeque<CallResult> = VecDeque::with_capacity(calls.len());
     for call in calls {
-        let held_up = call.after.is_some_and(|index| !matches!(results.get(index), Some(CallResult::Done { .. })));
+        let held_up = call
+            .after
+            .is_some_and(|index| !matches!(results.get(index), Some(CallResult::Done { .. })));
         let result = match Request::of_step(call.step) {
             _ if held_up => CallResult::Skipped,
             None => CallResult::Skipped,

@@ -130,7 +130,13 @@ fn run_one(one: &One) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let report = run(Options { seed: one.seed, steps: one.steps, nodes: one.nodes, mistakes, load: one.load.map(Into::into) });
+    let report = run(Options {
+        seed: one.seed,
+        steps: one.steps,
+        nodes: one.nodes,
+        mistakes,
+        load: one.load.map(Into::into),
+    });
     println!("{}", many::line(&report));
     print!("{}", report.coverage);
     verdict(&report)

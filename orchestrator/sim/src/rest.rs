@@ -29,7 +29,8 @@ fn deletions(rules: &Rules) -> Option<String> {
 }
 
 fn orphans(rules: &Rules) -> Option<String> {
-    let uids: BTreeSet<&str> = rules.objects().values().map(|object| text(object, "/metadata/uid")).collect();
+    let uids: BTreeSet<&str> =
+        rules.objects().values().map(|object| text(object, "/metadata/uid")).collect();
     let (key, _) = rules.objects().iter().find(|(_, object)| {
         let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
         owners.is_some_and(|owners| {
@@ -43,7 +44,8 @@ fn deployments(rules: &Rules) -> Option<String> {
     rules.of("deployments").find_map(|(key, deployment)| {
         let wanted = number(deployment, "/spec/replicas");
         let at = |field: &str| number(deployment, field).or(Some(0));
-        let settled = number(deployment, "/status/observedGeneration") == number(deployment, "/metadata/generation")
+        let settled = number(deployment, "/status/observedGeneration")
+            == number(deployment, "/metadata/generation")
             && at("/status/replicas") == wanted
             && at("/status/updatedReplicas") == wanted
             && at("/status/availableReplicas") == wanted;
@@ -74,18 +76,32 @@ fn pods(rules: &Rules, hosts: &BTreeMap<u16, Host>) -> Option<String> {
         }
         let runs = running.contains(text(pod, "/metadata/uid"));
         let ready = text(pod, "/status/phase") == "Running" && runs;
-        (!ready).then(|| format!("{} should run: {} on {}", name(key), pod["status"], text(pod, "/spec/nodeName")))
+        (!ready).then(|| {
+            format!(
+                "{} should run: {} on {}",
+                name(key),
+                pod["status"],
+                text(pod, "/spec/nodeName")
+            )
+        })
     })
 }
 
 fn sandboxes(rules: &Rules, hosts: &BTreeMap<u16, Host>) -> Option<String> {
-    let wanted: BTreeMap<&str, &Value> = rules.of("pods").map(|(_, pod)| (text(pod, "/metadata/uid"), pod)).collect();
+    let wanted: BTreeMap<&str, &Value> =
+        rules.of("pods").map(|(_, pod)| (text(pod, "/metadata/uid"), pod)).collect();
     for (number, host) in hosts {
         for uid in host.sandboxes() {
             match wanted.get(&*uid) {
-                None => return Some(format!("node {number} has a sandbox of pod {uid}, which is not there")),
+                None => {
+                    return Some(format!(
+                        "node {number} has a sandbox of pod {uid}, which is not there"
+                    ));
+                }
                 Some(pod) if is_over(pod) => {
-                    return Some(format!("node {number} has a sandbox of pod {uid}, which is over"));
+                    return Some(format!(
+                        "node {number} has a sandbox of pod {uid}, which is over"
+                    ));
                 }
                 Some(_) => {}
             }
@@ -102,22 +118,32 @@ fn endpoints(rules: &Rules) -> Option<String> {
             .of("pods")
             .filter(|(pod, _)| pod.namespace == key.namespace)
             .filter(|(_, pod)| !is_over(pod) && is_ready(pod))
-            .filter(|(_, pod)| selector.iter().all(|(label, value)| pod["metadata"]["labels"].get(label) == Some(value)))
+            .filter(|(_, pod)| {
+                selector
+                    .iter()
+                    .all(|(label, value)| pod["metadata"]["labels"].get(label) == Some(value))
+            })
             .map(|(_, pod)| text(pod, "/status/podIP"))
             .collect();
         let there: BTreeSet<&str> = rules
             .of("endpointslices")
             .filter(|(slice, _)| slice.namespace == key.namespace)
-            .filter(|(_, slice)| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *key.name)
+            .filter(|(_, slice)| {
+                slice["metadata"]["labels"]["kubernetes.io/service-name"] == *key.name
+            })
             .flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten())
             .filter(|endpoint| endpoint["conditions"]["ready"] == true)
             .filter_map(|endpoint| endpoint["addresses"][0].as_str())
             .collect();
-        (wanted != there).then(|| format!("{} should lead to {wanted:?} and leads to {there:?}", name(key)))
+        (wanted != there)
+            .then(|| format!("{} should lead to {wanted:?} and leads to {there:?}", name(key)))
     })
 }
 
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }

@@ -38,7 +38,6 @@ pub struct Rules {
     bindings: binding::Bindings,
     replicas: replicas::Replicas,
     addresses: address::Addresses,
-    broken: u64,
 }
 
 impl Rules {
@@ -46,14 +45,21 @@ impl Rules {
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn deliver(&mut self, revision: u64, facts: &[Fact], at: Duration) -> Result<(), Violation> {
+    pub fn deliver(
+        &mut self,
+        revision: u64,
+        facts: &[Fact],
+        at: Duration,
+    ) -> Result<(), Violation> {
         for fact in facts {
             let Some(key) = ObjectKey::parse(&fact.key) else { continue };
             let after: Option<Value> = match &fact.value {
                 None => None,
                 Some(bytes) => match serde_json::from_slice(bytes) {
                     Ok(value) => Some(value),
-                    Err(error) => return Err(rule(revision, format!("{key:?} is not JSON: {error}"))),
+                    Err(error) => {
+                        return Err(rule(revision, format!("{key:?} is not JSON: {error}")));
+                    }
                 },
             };
             let before = match after.clone() {
@@ -69,7 +75,7 @@ impl Rules {
     fn judge(&mut self, change: &Change<'_>) -> Result<(), String> {
         life::judge(change, &self.objects)?;
         self.bindings.judge(change, &self.objects)?;
-        self.replicas.judge(change, &self.objects)?;
+        self.replicas.judge(change)?;
         self.addresses.judge(change)
     }
 

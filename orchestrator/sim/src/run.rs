@@ -222,7 +222,9 @@ async fn come_to_rest(cluster: &Cluster, users: &Users) -> Result<(), Violation>
     loop {
         check(cluster)?;
         let unrest = rest::unrest(&cluster.rules(), &cluster.hosts());
-        let Some(unrest) = unrest.or_else(|| (!cluster.is_idle()).then(|| "the driver has work".to_owned())) else {
+        let Some(unrest) =
+            unrest.or_else(|| (!cluster.is_idle()).then(|| "the driver has work".to_owned()))
+        else {
             return Ok(());
         };
         if executor::with(|core| core.now()) > deadline {

@@ -39,7 +39,9 @@ impl Users {
     /// Makes what every cluster has before its first user comes.
     pub async fn prepare(&self) {
         for name in NAMESPACES {
-            self.create_namespace(name).await;
+            let request =
+                Request::Create { resource: resources::NAMESPACES, object: namespace_object(name) };
+            self.access.insist(request).await;
         }
     }
 
@@ -72,8 +74,7 @@ impl Users {
     }
 
     async fn create_namespace(&self, name: &str) {
-        let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-        self.apply(resources::NAMESPACES, object).await;
+        self.apply(resources::NAMESPACES, namespace_object(name)).await;
     }
 
     async fn apply(&self, resource: GroupResource, object: Value) {
@@ -102,8 +103,12 @@ impl Users {
     async fn delete_some(&self, resource: GroupResource, namespace: &str) {
         let Some((key, object)) = self.some(&resource, namespace) else { return };
         let uid = executor::with(|core| core.one_in(2)).then(|| uid_of(&object));
-        let request =
-            Request::Delete { key, uid, grace_seconds: draw::grace(), propagation: Some(draw::propagation()) };
+        let request = Request::Delete {
+            key,
+            uid,
+            grace_seconds: draw::grace(),
+            propagation: Some(draw::propagation()),
+        };
         self.access.call(request).await;
     }
 
@@ -111,8 +116,12 @@ impl Users {
     async fn delete_replaced(&self, namespace: &str) {
         let Some((key, object)) = self.some(&resources::CONFIG_MAPS, namespace) else { return };
         let wrong = format!("ffffffff{}", &uid_of(&object)[8..]);
-        let request =
-            Request::Delete { key: key.clone(), uid: Some(wrong), grace_seconds: None, propagation: None };
+        let request = Request::Delete {
+            key: key.clone(),
+            uid: Some(wrong),
+            grace_seconds: None,
+            propagation: None,
+        };
         if let Outcome::Done { .. } = self.access.call(request).await {
             let what = format!("{} was deleted by a uid that is not its own", key.name);
             self.cluster.ledger().accuse(Violation::Rule(what));
@@ -134,8 +143,12 @@ impl Users {
             }
             Outcome::Refused { .. } | Outcome::Unknown => return,
         };
-        Sleep::after(executor::with(|core| core.between(Duration::ZERO, Duration::from_millis(500)))).await;
-        let count: u64 = object["data"]["count"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+        Sleep::after(executor::with(|core| {
+            core.between(Duration::ZERO, Duration::from_millis(500))
+        }))
+        .await;
+        let count: u64 =
+            object["data"]["count"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
         object["data"]["count"] = json!((count + 1).to_string());
         self.access.call(Request::Update { key, part: None, object }).await;
     }
@@ -149,7 +162,8 @@ impl Users {
 
     /// Makes every node take pods again.
     pub async fn uncordon_all(&self) {
-        let nodes: Vec<ObjectKey> = self.cluster.rules().of("nodes").map(|(key, _)| key.clone()).collect();
+        let nodes: Vec<ObjectKey> =
+            self.cluster.rules().of("nodes").map(|(key, _)| key.clone()).collect();
         for key in nodes {
             let patch = json!({ "spec": { "unschedulable": null } });
             self.access.insist(Request::Patch { key, part: None, patch }).await;
@@ -157,11 +171,16 @@ impl Users {
     }
 
     async fn delete_namespace(&self) {
-        let name = executor::with(|core| NAMESPACES[1 + usize::try_from(core.below(2)).unwrap_or(0)]);
+        let name =
+            executor::with(|core| NAMESPACES[1 + usize::try_from(core.below(2)).unwrap_or(0)]);
         let key = ObjectKey::new(resources::NAMESPACES, "", name);
         let request = Request::Delete { key, uid: None, grace_seconds: None, propagation: None };
         self.access.call(request).await;
     }
+}
+
+fn namespace_object(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
 }
 
 fn uid_of(object: &Value) -> String {

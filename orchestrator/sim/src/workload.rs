@@ -125,8 +125,12 @@ impl Clients {
 
     /// Writes through one member and reads it back there; false if either did not work.
     pub async fn prove(&self, node: u16) -> bool {
-        let transaction = executor::with(|core| draw_transaction(core, None));
-        let transaction = Transaction { guards: Vec::new(), ..transaction };
+        // It puts something, so that every watcher hears of it and of all that went before.
+        let id =
+            executor::with(|core| (u128::from(core.random()) << 64) | u128::from(core.random()));
+        let value = Bytes::from(format!("#{id:032x}.last"));
+        let operations = vec![Operation::Put { key: "/a/last".into(), value }];
+        let transaction = Transaction { id: TransactionId(id), guards: Vec::new(), operations };
         let asked = self.cluster.ledger().ask();
         let Ok(outcome) = self.send(node, &transaction).await else { return false };
         self.answered(node, asked, &transaction, &outcome, 0);

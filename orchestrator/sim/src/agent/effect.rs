@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::channel::mpsc::UnboundedSender;
+use futures::StreamExt;
+use futures::channel::mpsc::{self, UnboundedSender};
 use podium_control::pod::{
-    ImageFacts, Instance, InstanceState, PodCommand, PodEvent, ProbeOutcome, PullFailure, StartStage,
+    ImageFacts, Instance, InstanceState, PodCommand, PodEvent, ProbeOutcome, PullFailure,
+    StartStage,
 };
 use podium_types::k8s::api::core::v1::Pod;
 
@@ -13,18 +15,58 @@ use super::host::Host;
 use crate::executor;
 use crate::runtime::{Sleep, spawn};
 
-/// Starts an effect. Its answer goes to `finished`, unless the node loses power first.
+/// A pod's commands that build up and tear down, one after the other.
+pub(super) type Lane = UnboundedSender<(Arc<Pod>, PodCommand)>;
+
+/// Opens the lane of a pod; it ends when its sender is dropped, or with the node's life.
+pub(super) fn lane(host: &Host, finished: &UnboundedSender<(String, PodEvent)>, uid: &str) -> Lane {
+    let (sender, mut commands) = mpsc::unbounded::<(Arc<Pod>, PodCommand)>();
+    let (host, finished, uid) = (host.clone(), finished.clone(), uid.to_owned());
+    drop(spawn(async move {
+        while let Some((pod, command)) = commands.next().await {
+            let effect =
+                Effect { host: host.clone(), uid: uid.clone(), pod, finished: finished.clone() };
+            effect.run(command).await;
+        }
+    }));
+    sender
+}
+
+/// Starts an effect, in the pod's lane where order matters. Its answer goes to `finished`, unless the node loses power.
 pub(super) fn start(
     host: &Host,
     finished: &UnboundedSender<(String, PodEvent)>,
+    lane: &Lane,
     uid: &str,
-    pod: &Arc<Pod>,
-    command: PodCommand,
+    (pod, command): (&Arc<Pod>, PodCommand),
 ) {
-    let effect = Effect { host: host.clone(), uid: uid.to_owned(), pod: pod.clone(), finished: finished.clone() };
+    if builds(&command) {
+        drop(lane.unbounded_send((pod.clone(), command)));
+        return;
+    }
+    let effect = Effect {
+        host: host.clone(),
+        uid: uid.to_owned(),
+        pod: pod.clone(),
+        finished: finished.clone(),
+    };
     drop(spawn(async move { effect.run(command).await }));
 }
 
+fn builds(command: &PodCommand) -> bool {
+    matches!(
+        command,
+        PodCommand::PrepareVolumes
+            | PodCommand::StartSandbox
+            | PodCommand::AttachNetwork
+            | PodCommand::RunInstance(_)
+            | PodCommand::StopSandbox
+            | PodCommand::DetachNetwork
+            | PodCommand::RemoveVolumes
+    )
+}
+
+#[derive(Clone)]
 struct Effect {
     host: Host,
     uid: String,
@@ -43,7 +85,9 @@ impl Effect {
             PodCommand::StartSandbox => {
                 Sleep::after(drawn(20, 150)).await;
                 if self.host.fails_one_in(40) {
-                    return self.answer(PodEvent::SandboxFailed { message: "no memory for the shim".into() });
+                    return self.answer(PodEvent::SandboxFailed {
+                        message: "no memory for the shim".into(),
+                    });
                 }
                 self.host.start_sandbox(&self.uid);
                 self.answer(PodEvent::SandboxStarted);
@@ -64,10 +108,16 @@ impl Effect {
             }
             PodCommand::RunProbe { instance, probe } => {
                 let bad = self.host.fails_one_in(50);
-                let outcome = if bad { ProbeOutcome::Failure("refused".into()) } else { ProbeOutcome::Success };
+                let outcome = if bad {
+                    ProbeOutcome::Failure("refused".into())
+                } else {
+                    ProbeOutcome::Success
+                };
                 self.after(1, 20, PodEvent::ProbeFinished { instance, probe, outcome }).await;
             }
-            PodCommand::StopInstance { instance, force } => self.stop_instance(instance, force).await,
+            PodCommand::StopInstance { instance, force } => {
+                self.stop_instance(instance, force).await
+            }
             PodCommand::WithdrawEndpoint => self.after(5, 300, PodEvent::EndpointWithdrawn).await,
             PodCommand::StopSandbox => {
                 Sleep::after(drawn(5, 100)).await;
@@ -99,7 +149,11 @@ impl Effect {
         Sleep::after(took).await;
         if self.host.fails_one_in(10) {
             let message = "the registry does not answer".to_owned();
-            return self.answer(PodEvent::ImagePullFailed { container, failure: PullFailure::Failed, message });
+            return self.answer(PodEvent::ImagePullFailed {
+                container,
+                failure: PullFailure::Failed,
+                message,
+            });
         }
         self.host.keep_image(&image);
         self.answer(PodEvent::ImagePulled { container, image: facts(&image), took });
@@ -108,7 +162,9 @@ impl Effect {
     async fn run_instance(&self, instance: Instance) {
         Sleep::after(drawn(10, 100)).await;
         match self.host.instance(&self.uid, &instance) {
-            Some(InstanceState::Exited(exit)) => return self.answer(PodEvent::InstanceExited { instance, exit }),
+            Some(InstanceState::Exited(exit)) => {
+                return self.answer(PodEvent::InstanceExited { instance, exit });
+            }
             Some(InstanceState::Running { started_at }) => {
                 self.answer(PodEvent::InstanceCreated(instance.clone()));
                 return self.answer(PodEvent::InstanceStarted { instance, started_at });
@@ -117,18 +173,27 @@ impl Effect {
         }
         if self.host.fails_one_in(60) {
             let message = "the mount failed".to_owned();
-            return self.answer(PodEvent::StartFailed { instance, stage: StartStage::Create, message });
+            return self.answer(PodEvent::StartFailed {
+                instance,
+                stage: StartStage::Create,
+                message,
+            });
         }
         if !self.host.set_instance(&self.uid, &instance, InstanceState::Created) {
             let message = "there is no sandbox".to_owned();
-            return self.answer(PodEvent::StartFailed { instance, stage: StartStage::Create, message });
+            return self.answer(PodEvent::StartFailed {
+                instance,
+                stage: StartStage::Create,
+                message,
+            });
         }
         self.answer(PodEvent::InstanceCreated(instance.clone()));
         Sleep::after(drawn(5, 50)).await;
         let started_at = wall();
         if self.host.set_instance(&self.uid, &instance, InstanceState::Running { started_at }) {
             self.answer(PodEvent::InstanceStarted { instance: instance.clone(), started_at });
-            self.live(instance).await;
+            let effect = self.clone();
+            drop(spawn(async move { effect.live(instance).await }));
         }
     }
 

@@ -20,11 +20,11 @@ use crate::ledger::Violation;
 const NODE_MILLI_CPU: u64 = 4_000;
 
 /// Which node runs which pod, over all machines.
-pub type Running = Arc<Mutex<BTreeMap<String, u16>>>;
+pub(crate) type Running = Arc<Mutex<BTreeMap<String, u16>>>;
 
 /// One machine's pods. Clones are the same machine.
 #[derive(Clone)]
-pub struct Host {
+pub(crate) struct Host {
     number: u16,
     state: Arc<Mutex<State>>,
     running: Running,
@@ -44,16 +44,16 @@ struct State {
 impl Host {
     /// The machine of node `number`.
     #[must_use]
-    pub fn new(number: u16, running: Running, cluster: Cluster) -> Self {
+    pub(crate) fn new(number: u16, running: Running, cluster: Cluster) -> Self {
         Self { number, state: Arc::default(), running, cluster }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Power was lost: nothing runs, what was on disk stays.
-    pub fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         let mut state = self.state();
         for uid in std::mem::take(&mut state.sandboxes).into_keys() {
             self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
@@ -62,7 +62,7 @@ impl Host {
     }
 
     /// Nothing fails by chance any more.
-    pub fn calm(&self) {
+    pub(crate) fn calm(&self) {
         self.state().calm = true;
     }
 
@@ -73,13 +73,13 @@ impl Host {
 
     /// The uids of pods with a sandbox here.
     #[must_use]
-    pub fn sandboxes(&self) -> Vec<String> {
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
         self.state().sandboxes.keys().cloned().collect()
     }
 
     /// The containers that run here: pod uid and instance.
     #[must_use]
-    pub fn running_instances(&self) -> Vec<(String, Instance)> {
+    pub(crate) fn running_instances(&self) -> Vec<(String, Instance)> {
         let state = self.state();
         let running = |(uid, sandbox): (&String, &Sandbox)| {
             let of = |(instance, state): (&Instance, &InstanceState)| match state {
@@ -91,7 +91,7 @@ impl Host {
         state.sandboxes.iter().flat_map(running).collect()
     }
 
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.number.to_be_bytes()[1]))]
     }
 
@@ -105,7 +105,8 @@ impl Host {
     }
 
     pub(super) fn node_object(&self, name: &str) -> Value {
-        let resources = json!({ "cpu": format!("{NODE_MILLI_CPU}m"), "memory": "4Gi", "pods": "110" });
+        let resources =
+            json!({ "cpu": format!("{NODE_MILLI_CPU}m"), "memory": "4Gi", "pods": "110" });
         json!({
             "apiVersion": "v1",
             "kind": "Node",
@@ -139,7 +140,10 @@ impl Host {
         state.records.remove(uid);
         if state.sandboxes.contains_key(uid) {
             drop(state);
-            self.accuse(format!("pod {uid} was forgotten on node {} while its sandbox is there", self.number));
+            self.accuse(format!(
+                "pod {uid} was forgotten on node {} while its sandbox is there",
+                self.number
+            ));
         }
     }
 
@@ -153,7 +157,11 @@ impl Host {
 
     pub(super) fn start_sandbox(&self, uid: &str) {
         self.state().sandboxes.entry(uid.to_owned()).or_default().alive = true;
-        let other = self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), self.number);
+        let other = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned(), self.number);
         if let Some(other) = other.filter(|other| *other != self.number) {
             self.accuse(format!("pod {uid} runs on node {other} and on node {}", self.number));
         }
@@ -196,11 +204,14 @@ impl Host {
                 && other.attempt != instance.attempt
                 && matches!(state, InstanceState::Running { .. })
         };
-        let twice = matches!(to, InstanceState::Running { .. }) && sandbox.instances.iter().any(runs);
+        let twice =
+            matches!(to, InstanceState::Running { .. }) && sandbox.instances.iter().any(runs);
         sandbox.instances.insert(instance.clone(), to);
         drop(state);
         if twice {
-            self.accuse(format!("container {instance} of pod {uid} runs while its predecessor does"));
+            self.accuse(format!(
+                "container {instance} of pod {uid} runs while its predecessor does"
+            ));
         }
         true
     }
@@ -212,8 +223,16 @@ impl Host {
     }
 
     /// Ends a running instance; its exit, if it ran.
-    pub fn end(&self, uid: &str, instance: &Instance, code: i32, now: Timestamp) -> Option<Exit> {
-        let InstanceState::Running { started_at } = self.instance(uid, instance)? else { return None };
+    pub(crate) fn end(
+        &self,
+        uid: &str,
+        instance: &Instance,
+        code: i32,
+        now: Timestamp,
+    ) -> Option<Exit> {
+        let InstanceState::Running { started_at } = self.instance(uid, instance)? else {
+            return None;
+        };
         let exit = Exit {
             code,
             oom_killed: false,

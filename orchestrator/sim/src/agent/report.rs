@@ -34,7 +34,8 @@ impl Reports {
         if sending {
             return;
         }
-        let (access, waiting, key, uid) = (self.access.clone(), self.waiting.clone(), key.clone(), uid.to_owned());
+        let (access, waiting, key, uid) =
+            (self.access.clone(), self.waiting.clone(), key.clone(), uid.to_owned());
         drop(spawn(async move {
             while let Some(status) = newest(&waiting, &uid) {
                 write(&access, &key, &uid, &status).await;
@@ -64,7 +65,8 @@ impl Reports {
     /// Removes the pod's object for good.
     pub(super) fn delete(&self, key: &ObjectKey, uid: &str) {
         let (access, key, uid) = (self.access.clone(), key.clone(), uid.to_owned());
-        let request = Request::Delete { key, uid: Some(uid), grace_seconds: Some(0), propagation: None };
+        let request =
+            Request::Delete { key, uid: Some(uid), grace_seconds: Some(0), propagation: None };
         drop(spawn(async move { access.insist(request).await }));
     }
 }
@@ -81,11 +83,16 @@ fn newest(waiting: &Waiting, uid: &str) -> Option<PodStatus> {
 /// Reads the pod, puts our part of the status into it, and writes it back, until that works or the pod is another.
 async fn write(access: &Access, key: &ObjectKey, uid: &str, status: &PodStatus) {
     loop {
-        let Outcome::Done { mut object, .. } = access.insist(Request::Get { key: key.clone() }).await else { return };
+        let Outcome::Done { mut object, .. } =
+            access.insist(Request::Get { key: key.clone() }).await
+        else {
+            return;
+        };
         if object["metadata"]["uid"] != uid {
             return;
         }
-        let current: PodStatus = serde_json::from_value(object["status"].clone()).unwrap_or_default();
+        let current: PodStatus =
+            serde_json::from_value(object["status"].clone()).unwrap_or_default();
         object["status"] = json!(merge_status(&current, status));
         let request = Request::Update { key: key.clone(), part: Some("status"), object };
         match access.insist(request).await {

@@ -54,7 +54,13 @@ async fn follow(cluster: &Cluster, who: &str, start: Revision, mut watch: Watch)
 }
 
 /// Everything up to `through` has been delivered: `facts` are the last revision's that had events, others had none.
-fn finish(cluster: &Cluster, who: &str, done: &mut u64, (current, through): (u64, u64), facts: &mut Vec<Fact>) {
+fn finish(
+    cluster: &Cluster,
+    who: &str,
+    done: &mut u64,
+    (current, through): (u64, u64),
+    facts: &mut Vec<Fact>,
+) {
     while *done < through {
         *done += 1;
         let facts = if *done == current { std::mem::take(facts) } else { Vec::new() };

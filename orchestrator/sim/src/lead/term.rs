@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{BoxFuture, ready};
 use podium_store::{
-    Outcome, Revision, Role, Status, StoreError, StoreHandle, Transaction, TransactionId, View, Watch,
+    Outcome, Revision, Role, Status, StoreError, StoreHandle, Transaction, TransactionId, View,
+    Watch,
 };
 
 use crate::cluster::SimStore;
@@ -24,7 +25,9 @@ impl TermStore {
     /// Whether the term, and this leadership, still last as far as the member knows.
     pub(super) fn lasts(&self) -> bool {
         let status = self.store.status();
-        !self.over.load(Ordering::Relaxed) && status.role == Role::Leader && status.term == self.term
+        !self.over.load(Ordering::Relaxed)
+            && status.role == Role::Leader
+            && status.term == self.term
     }
 
     /// No write is begun from here on.
@@ -34,8 +37,10 @@ impl TermStore {
 
     /// Commits nothing, and says at which revision.
     pub(super) async fn barrier(&self) -> Result<u64, StoreError> {
-        let id = executor::with(|core| (u128::from(core.random()) << 64) | u128::from(core.random()));
-        let transaction = Transaction { id: TransactionId(id), guards: Vec::new(), operations: Vec::new() };
+        let id =
+            executor::with(|core| (u128::from(core.random()) << 64) | u128::from(core.random()));
+        let transaction =
+            Transaction { id: TransactionId(id), guards: Vec::new(), operations: Vec::new() };
         match self.transact(transaction).await? {
             Outcome::Committed { revision } => Ok(revision.0),
             Outcome::Refused { .. } => Ok(0),

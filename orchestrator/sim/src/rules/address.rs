@@ -17,7 +17,9 @@ pub(super) struct Addresses {
 impl Addresses {
     pub(super) fn judge(&mut self, change: &Change<'_>) -> Result<(), String> {
         let addresses = match &*change.key.resource.resource {
-            "services" => change.after.map(|service| texts(service, "/spec/clusterIPs", "/spec/clusterIP")),
+            "services" => {
+                change.after.map(|service| texts(service, "/spec/clusterIPs", "/spec/clusterIP"))
+            }
             "nodes" => change.after.map(|node| texts(node, "/spec/podCIDRs", "/spec/podCIDR")),
             "pods" => change.after.map(pod_addresses),
             _ => return Ok(()),
@@ -25,11 +27,18 @@ impl Addresses {
         for address in self.of.remove(change.key).unwrap_or_default() {
             self.held.remove(&address);
         }
-        let Some(addresses) = addresses.filter(|addresses| !addresses.is_empty()) else { return Ok(()) };
+        let Some(addresses) = addresses.filter(|addresses| !addresses.is_empty()) else {
+            return Ok(());
+        };
         for address in &addresses {
             if let Some(other) = self.held.insert(address.clone(), change.key.clone()) {
-                let name = |key: &ObjectKey| format!("{} {}/{}", key.resource, key.namespace, key.name);
-                return Err(format!("{address} is held by {} and {}", name(&other), name(change.key)));
+                let name =
+                    |key: &ObjectKey| format!("{} {}/{}", key.resource, key.namespace, key.name);
+                return Err(format!(
+                    "{address} is held by {} and {}",
+                    name(&other),
+                    name(change.key)
+                ));
             }
         }
         self.of.insert(change.key.clone(), addresses);

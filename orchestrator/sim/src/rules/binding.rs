@@ -35,7 +35,10 @@ impl Bindings {
         let (uid, node) = (text(pod, "/metadata/uid"), text(pod, "/spec/nodeName"));
         match self.bound.get(uid) {
             Some(first) if first != node => {
-                return Err(format!("pod {} was bound to {first} and then to {node:?}", change.key.name));
+                return Err(format!(
+                    "pod {} was bound to {first} and then to {node:?}",
+                    change.key.name
+                ));
             }
             Some(_) => return Ok(()),
             None if node.is_empty() => return Ok(()),
@@ -61,7 +64,10 @@ impl Bindings {
         let room = milli_cpu(text(object, "/status/allocatable/cpu"));
         let asked: u64 = pods.iter().map(|pod| requests(pod)).sum();
         if asked > room {
-            return Err(format!("node {node} has {room}m of CPU and its {} pods ask for {asked}m", pods.len()));
+            return Err(format!(
+                "node {node} has {room}m of CPU and its {} pods ask for {asked}m",
+                pods.len()
+            ));
         }
         Ok(())
     }

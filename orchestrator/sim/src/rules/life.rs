@@ -9,7 +9,10 @@ use super::{Change, controller, is_deleting, number, text};
 
 const NAMESPACES: GroupResource = GroupResource::new("", "namespaces");
 
-pub(super) fn judge(change: &Change<'_>, objects: &BTreeMap<ObjectKey, Value>) -> Result<(), String> {
+pub(super) fn judge(
+    change: &Change<'_>,
+    objects: &BTreeMap<ObjectKey, Value>,
+) -> Result<(), String> {
     let Some(after) = change.after else { return Ok(()) };
     let name = || format!("{} {}/{}", change.key.resource, change.key.namespace, change.key.name);
     if text(after, "/metadata/uid").is_empty() {
@@ -20,18 +23,27 @@ pub(super) fn judge(change: &Change<'_>, objects: &BTreeMap<ObjectKey, Value>) -
     };
     for field in ["/metadata/uid", "/metadata/creationTimestamp"] {
         if text(before, field) != text(after, field) {
-            return Err(format!("{}: {field} changed from {} to {}", name(), text(before, field), text(after, field)));
+            return Err(format!(
+                "{}: {field} changed from {} to {}",
+                name(),
+                text(before, field),
+                text(after, field)
+            ));
         }
     }
     if is_deleting(before) && !is_deleting(after) {
         return Err(format!("{} was marked for deletion and is no more", name()));
     }
-    let generations = (number(before, "/metadata/generation"), number(after, "/metadata/generation"));
+    let generations =
+        (number(before, "/metadata/generation"), number(after, "/metadata/generation"));
     if let (Some(old), Some(new)) = generations {
         if new < old {
             return Err(format!("{}: its generation went back from {old} to {new}", name()));
         }
-        if new == old && before.get("spec") != after.get("spec") && change.key.resource.resource != "pods" {
+        if new == old
+            && before.get("spec") != after.get("spec")
+            && change.key.resource.resource != "pods"
+        {
             return Err(format!("{}: its spec changed and its generation {new} did not", name()));
         }
     }
@@ -39,7 +51,9 @@ pub(super) fn judge(change: &Change<'_>, objects: &BTreeMap<ObjectKey, Value>) -
         return Err(format!("{}: a generation was observed that does not exist yet", name()));
     }
     match (controller(before), controller(after)) {
-        (Some(old), Some(new)) if old != new => Err(format!("{} was taken from {old} by {new}", name())),
+        (Some(old), Some(new)) if old != new => {
+            Err(format!("{} was taken from {old} by {new}", name()))
+        }
         _ => special(change, before, after).map_err(|what| format!("{}: {what}", name())),
     }
 }

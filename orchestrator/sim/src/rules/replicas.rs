@@ -48,15 +48,11 @@ pub(super) struct Replicas {
 }
 
 impl Replicas {
-    pub(super) fn judge(
-        &mut self,
-        change: &Change<'_>,
-        objects: &BTreeMap<ObjectKey, Value>,
-    ) -> Result<(), String> {
+    pub(super) fn judge(&mut self, change: &Change<'_>) -> Result<(), String> {
         match &*change.key.resource.resource {
             "deployments" => self.deployment(change),
             "replicasets" => return self.replica_set(change),
-            "pods" => return self.pod(change, objects),
+            "pods" => return self.pod(change),
             _ => {}
         }
         Ok(())
@@ -69,7 +65,8 @@ impl Replicas {
             "Recreate" => 0,
             _ => surge_of(deployment, replicas),
         };
-        let bound = self.deployments.entry(text(deployment, "/metadata/uid").to_owned()).or_default();
+        let bound =
+            self.deployments.entry(text(deployment, "/metadata/uid").to_owned()).or_default();
         bound.set(change.at, replicas + surge);
     }
 
@@ -82,19 +79,27 @@ impl Replicas {
             return Ok(());
         }
         let replicas = number(set, "/spec/replicas").unwrap_or(1);
-        let before = asked.insert(change.key.clone(), replicas).unwrap_or(0);
+        asked.insert(change.key.clone(), replicas);
         let total: i64 = asked.values().sum();
-        self.sets.entry(text(set, "/metadata/uid").to_owned()).or_default().set(change.at, replicas);
+        self.sets
+            .entry(text(set, "/metadata/uid").to_owned())
+            .or_default()
+            .set(change.at, replicas);
         let Some(bound) = self.deployments.get_mut(&owner) else { return Ok(()) };
         let most = bound.highest(change.at);
-        if replicas > before && total > most {
+        // A set that changes hands is not scaled: its new owner will scale it.
+        let kept = change.before.is_none_or(|before| controller(before) == Some(&*owner));
+        let before = change.before.and_then(|before| number(before, "/spec/replicas")).unwrap_or(0);
+        if kept && replicas > before && total > most {
             let name = &change.key.name;
-            return Err(format!("{name} was scaled from {before} to {replicas}: its Deployment has {total}, at most {most} are allowed"));
+            return Err(format!(
+                "{name} was scaled from {before} to {replicas}: its Deployment has {total}, at most {most} are allowed"
+            ));
         }
         Ok(())
     }
 
-    fn pod(&mut self, change: &Change<'_>, objects: &BTreeMap<ObjectKey, Value>) -> Result<(), String> {
+    fn pod(&mut self, change: &Change<'_>) -> Result<(), String> {
         let Some(pod) = change.after.or(change.before) else { return Ok(()) };
         let Some(owner) = controller(pod).map(str::to_owned) else { return Ok(()) };
         let lives = change.after.is_some_and(|pod| !is_deleting(pod) && !is_over(pod));
@@ -103,14 +108,16 @@ impl Replicas {
             pods.remove(change.key);
             return Ok(());
         }
-        let is_new = pods.insert(change.key.clone());
+        pods.insert(change.key.clone());
         let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
         let Some(bound) = self.sets.get_mut(&owner) else { return Ok(()) };
         let most = bound.highest(change.at);
-        if is_new && count > most {
+        if change.before.is_none() && count > most {
             let others: Vec<&str> = pods.iter().map(|key| &*key.name).collect();
-            let _ = objects;
-            return Err(format!("pod {} is one of {count} of its ReplicaSet, which may have {most}: {others:?}", change.key.name));
+            return Err(format!(
+                "pod {} is one of {count} of its ReplicaSet, which may have {most}: {others:?}",
+                change.key.name
+            ));
         }
         Ok(())
     }
@@ -122,9 +129,8 @@ fn surge_of(deployment: &Value, replicas: i64) -> i64 {
     let percent = |text: &str| text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok());
     match surge {
         Some(Value::Number(number)) => number.as_i64().unwrap_or(0),
-        Some(Value::String(text)) => {
-            percent(text).map_or_else(|| text.parse().unwrap_or(0), |percent| (replicas * percent + 99) / 100)
-        }
+        Some(Value::String(text)) => percent(text)
+            .map_or_else(|| text.parse().unwrap_or(0), |percent| (replicas * percent + 99) / 100),
         _ => (replicas * 25 + 99) / 100,
     }
 }

@@ -37,9 +37,15 @@ pub(super) fn deployment(namespace: &str) -> Value {
     let app = app();
     let strategy = match below(4) {
         0 => json!({ "type": "Recreate" }),
-        1 => json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 } }),
-        2 => json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1 + below(2), "maxUnavailable": 0 } }),
-        _ => json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "25%", "maxUnavailable": "25%" } }),
+        1 => {
+            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 } })
+        }
+        2 => {
+            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1 + below(2), "maxUnavailable": 0 } })
+        }
+        _ => {
+            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "25%", "maxUnavailable": "25%" } })
+        }
     };
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
