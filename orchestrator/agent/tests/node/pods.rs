@@ -295,6 +295,21 @@ async fn reports_wait_for_an_api_that_is_away() {
 }
 
 #[tokio::test]
+async fn record_that_the_disk_refuses_is_written_when_it_can_be() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    // A folder in the way of the new record stands for a disk that takes nothing more.
+    let obstacle = machine.path("state/u/record.new");
+    std::fs::create_dir_all(&obstacle).expect("a folder");
+    agent.take(Change::Pod(machine.create("u", redis()))).await;
+    machine.wait_running("u", "redis", 0).await;
+    let record = machine.path("state/u/record");
+    assert!(!record.exists());
+    std::fs::remove_dir(obstacle).expect("room");
+    machine.wait("the record", |_| record.exists()).await;
+}
+
+#[tokio::test]
 async fn program_that_is_not_in_the_image_is_a_failed_start() {
     let machine = Machine::new();
     let agent = machine.agent().await;
