@@ -149,7 +149,11 @@ impl Cluster {
             return;
         }
         let at = executor::with(|core| core.now());
-        let verdict = self.rules().deliver(revision, ledger.history().changes(revision), at);
+        let mut rules = self.rules();
+        let verdict = (before + 1..=ledger.history().end()).try_for_each(|revision| {
+            rules.deliver(revision, ledger.history().changes(revision), at)
+        });
+        drop(rules);
         if let Err(violation) = verdict {
             ledger.accuse(violation);
         }

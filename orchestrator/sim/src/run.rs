@@ -33,6 +33,9 @@ const RECOVERY: Duration = Duration::from_secs(120);
 /// How long what users asked for may take to come about. The longest back-off of a container is five minutes.
 const REST: Duration = Duration::from_secs(900);
 
+/// How often tasks may have kept each other busy for a whole instant.
+const MOST_SPINS: u64 = 3;
+
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -127,7 +130,8 @@ fn found(options: Options) -> Cluster {
             5 | 6 => 5,
             _ => [4, 6, 7][usize::try_from(core.below(3)).unwrap_or(0)],
         });
-        let load = if core.one_in(2) { Load::Orchestrator } else { Load::Store };
+        // A run with an orchestrator costs ten times as much as one without.
+        let load = if core.one_in(8) { Load::Orchestrator } else { Load::Store };
         (nodes, options.load.unwrap_or(load), draw_limits(core))
     });
     Cluster::new(nodes, load, options.mistakes, limits)
@@ -161,7 +165,7 @@ async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
         } else {
             match cluster.load() {
                 Load::Store => clients.act(),
-                Load::Orchestrator if executor::with(|core| core.one_in(4)) => users.act(),
+                Load::Orchestrator if executor::with(|core| core.one_in(6)) => users.act(),
                 Load::Orchestrator => {}
             }
         }
@@ -179,6 +183,9 @@ async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
 fn check(cluster: &Cluster) -> Result<(), Violation> {
     for node in cluster.numbers() {
         cluster.observe(node);
+    }
+    if executor::with(|core| core.spins()) > MOST_SPINS {
+        return Err(Violation::Stuck("tasks wake each other without end".to_owned()));
     }
     match cluster.ledger().violation() {
         Some(violation) => Err(violation.clone()),

@@ -48,7 +48,19 @@ pub(super) fn pack(
     for slice in ours.into_values().flatten() {
         steps.push(delete(slice.object));
     }
+    steps.extend(abandoned(world, service).map(delete));
     steps
+}
+
+/// Slices that a former Service of this name left when it was deleted without its dependents: nobody keeps them true,
+/// and by their label they still lead clients of this Service to where nothing may be.
+fn abandoned<'a>(world: &'a World, service: &'a Object) -> impl Iterator<Item = &'a Object> {
+    world.slices_of(&service.key.namespace, &service.key.name).filter(|object| {
+        let metadata = object.metadata();
+        let managed = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+        let owned = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+        managed.is_some_and(|by| by == US) && !owned && !object.terminating()
+    })
 }
 
 /// The slices of this very Service that this controller manages, by shape.

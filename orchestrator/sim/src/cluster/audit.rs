@@ -1,24 +1,31 @@
 //! A watcher of everything on each member: what it is told becomes, or must agree with, the history.
 
+use std::time::Duration;
+
 use podium_store::{Revision, StoreHandle, Watch, WatchError, WatchEvent};
 
 use super::{Cluster, SimStore};
 use crate::ledger::{Fact, Violation};
+use crate::runtime::Sleep;
+
+/// How long an auditor waits that fell behind.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Watches a store for as long as its life lasts.
 pub(super) async fn audit(cluster: Cluster, node: u16, store: SimStore) {
     let who = format!("node {node}");
     loop {
         let start = store.status().oldest;
-        let Ok(view) = store.view_at(start) else { continue };
-        if start > Revision::ZERO {
-            cluster.ledger().viewed(&who, &view);
+        if let (Ok(view), Ok(watch)) = (store.view_at(start), store.watch("", start)) {
+            if start > Revision::ZERO {
+                cluster.ledger().viewed(&who, &view);
+            }
+            match follow(&cluster, &who, start, watch).await {
+                WatchError::TooOld => {}
+                WatchError::Closed => return,
+            }
         }
-        let Ok(watch) = store.watch("", start) else { continue };
-        match follow(&cluster, &who, start, watch).await {
-            WatchError::TooOld => {}
-            WatchError::Closed => return,
-        }
+        Sleep::after(AGAIN).await;
     }
 }
 

@@ -33,6 +33,8 @@ pub struct History {
     keys: BTreeMap<Arc<str>, BTreeMap<u64, Option<Known>>>,
     /// Where each unique value was put; values are unique to a transaction.
     puts: BTreeMap<Bytes, u64>,
+    /// Told by a watcher that began behind the end, from a snapshot: they count once what lies between is known.
+    early: BTreeMap<u64, (String, Vec<Fact>)>,
 }
 
 impl History {
@@ -68,10 +70,14 @@ impl History {
             });
         }
         if revision != self.end() + 1 {
-            let what = format!("revision {revision} came before {}", self.end() + 1);
-            return Err(Violation::BrokenWatch { who: who.to_owned(), what });
+            self.early.entry(revision).or_insert_with(|| (who.to_owned(), facts));
+            return Ok(());
         }
-        self.establish(revision, facts)
+        let mut verdict = self.establish(revision, facts);
+        while let Some((_, facts)) = self.early.remove(&(self.end() + 1)) {
+            verdict = verdict.and(self.establish(self.end() + 1, facts));
+        }
+        verdict
     }
 
     fn establish(&mut self, revision: u64, facts: Vec<Fact>) -> Result<(), Violation> {
