@@ -145,7 +145,7 @@ impl Supervisor {
                 return Ok(true);
             }
             Some(Request::Follow) => {
-                client.send(&Event::Failed("the cluster is up already".to_owned()))?
+                client.send(&Event::Failed("the cluster is up already".to_owned()))?;
             }
             None => {}
         }

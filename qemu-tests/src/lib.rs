@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod console;
 pub mod credentials;
 pub mod debian;
+pub mod kubectl;
 pub mod layout;
 pub mod node_api;
 pub mod process;

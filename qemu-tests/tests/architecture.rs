@@ -22,7 +22,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("podium-api", &["podium-store", "podium-types"]),
     (
         "podium-agent",
-        &["podium-control", "podium-dataplane", "podium-images", "podium-shim-protocol", "podium-types"],
+        &[
+            "podium-control",
+            "podium-dataplane",
+            "podium-images",
+            "podium-shim-protocol",
+            "podium-types",
+        ],
     ),
     (
         "podium-node",
@@ -104,7 +110,8 @@ fn crates_use_only_what_they_may() {
     );
     for (name, needs) in &all {
         let ours = needs.iter().filter(|need| all.contains_key(*need));
-        let wrong: Vec<_> = ours.filter(|need| !allowed[name.as_str()].contains(&need.as_str())).collect();
+        let wrong: Vec<_> =
+            ours.filter(|need| !allowed[name.as_str()].contains(&need.as_str())).collect();
         assert!(wrong.is_empty(), "{name} must not use {wrong:?}");
     }
 }
@@ -142,11 +149,17 @@ fn nothing_is_left_for_later_or_skipped() {
     // Written apart, so that this file does not name them.
     let forbidden = ["#[ign", "to", "unimpl"].map(str::to_owned);
     let endings = ["ore", "do!(", "emented!("];
-    let needles: Vec<String> = forbidden.iter().zip(endings).map(|(start, end)| format!("{start}{end}")).collect();
+    let needles: Vec<String> =
+        forbidden.iter().zip(endings).map(|(start, end)| format!("{start}{end}")).collect();
     let mut wrong = Vec::new();
     for file in sources() {
         let text = std::fs::read_to_string(&file).expect("a source file");
-        wrong.extend(needles.iter().filter(|it| text.contains(*it)).map(|it| format!("{}: {it}", file.display())));
+        wrong.extend(
+            needles
+                .iter()
+                .filter(|it| text.contains(*it))
+                .map(|it| format!("{}: {it}", file.display())),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -118,10 +118,10 @@ mod tests {
         for change in changes {
             match change {
                 Change::Add(service, endpoints) => {
-                    assert_eq!(programmed.insert(service, endpoints), None)
+                    assert_eq!(programmed.insert(service, endpoints), None);
                 }
                 Change::Replace(service, endpoints) => {
-                    assert!(programmed.insert(service, endpoints).is_some())
+                    assert!(programmed.insert(service, endpoints).is_some());
                 }
                 Change::Remove(service) => assert!(programmed.remove(&service).is_some()),
             }

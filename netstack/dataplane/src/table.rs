@@ -137,7 +137,7 @@ impl Table {
         let mut batch = Batch::new();
         let gone = self.nodes.difference(desired);
         gone.for_each(|node| {
-            change_element(&mut batch, Kind::DeleteElement, NODES, &node.octets())
+            change_element(&mut batch, Kind::DeleteElement, NODES, &node.octets());
         });
         let new = desired.difference(&self.nodes);
         new.for_each(|node| change_element(&mut batch, Kind::NewElement, NODES, &node.octets()));

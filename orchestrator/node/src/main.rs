@@ -43,7 +43,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PODIUM_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,hickory_server=warn"));
     // PID 1 puts the time in front of what the node prints.
     tracing_subscriber::fmt()
         .with_env_filter(filter)

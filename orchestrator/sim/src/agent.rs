@@ -245,7 +245,7 @@ impl Agent {
                 PodCommand::RemoveInstance(instance) => self.host.remove_instance(uid, &instance),
                 PodCommand::ReportStatus(status) => self.reports.status(&entry.key, uid, *status),
                 PodCommand::Record(occurrence) => {
-                    self.reports.occurrence(&entry.key, uid, occurrence)
+                    self.reports.occurrence(&entry.key, uid, occurrence);
                 }
                 PodCommand::DeleteObject => self.reports.delete(&entry.key, uid),
                 effect => {

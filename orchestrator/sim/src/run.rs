@@ -140,8 +140,8 @@ fn found(options: Options) -> Cluster {
 /// A run commits a thousand records or two: with the shipped limits there would be no snapshot and no second segment.
 fn draw_limits(core: &executor::Core) -> LogLimits {
     LogLimits {
-        segment_bytes: 16 * 1024 << core.below(4),
-        snapshot_bytes: 64 * 1024 << core.below(5),
+        segment_bytes: (16 * 1024) << core.below(4),
+        snapshot_bytes: (64 * 1024) << core.below(5),
         snapshot_records: 50 + core.below(500),
         keep_records: core.below(100),
     }

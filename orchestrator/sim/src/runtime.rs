@@ -125,12 +125,12 @@ impl AsyncRuntime for SimRuntime {
         self.executor.block_on(future)
     }
 
-    fn spawn_blocking<F, T>(f: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    async fn spawn_blocking<F, T>(f: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        async move { Ok(f()) }
+        Ok(f())
     }
 }
 

@@ -31,8 +31,7 @@ fn order_of(seed: u64) -> (Vec<u32>, u64) {
         for task in tasks {
             task.await.expect("no task crashes");
         }
-        let order = log.lock().expect("one thread").clone();
-        order
+        log.lock().expect("one thread").clone()
     });
     (order, executor.core().trace_hash())
 }

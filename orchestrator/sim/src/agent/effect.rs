@@ -116,7 +116,7 @@ impl Effect {
                 self.after(1, 20, PodEvent::ProbeFinished { instance, probe, outcome }).await;
             }
             PodCommand::StopInstance { instance, force } => {
-                self.stop_instance(instance, force).await
+                self.stop_instance(instance, force).await;
             }
             PodCommand::WithdrawEndpoint => self.after(5, 300, PodEvent::EndpointWithdrawn).await,
             PodCommand::StopSandbox => {
