@@ -4,8 +4,8 @@ NODES ?= 1
 MEMORY ?= 512
 NAME ?= demo
 SEED ?= 1
-STEPS ?= 2000
-SEEDS ?= 1000
+STEPS ?= 3000
+SEEDS ?= 150
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TARGET := x86_64-unknown-linux-gnu
@@ -34,14 +34,13 @@ if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRO
 	apt-get install -y -qq --no-install-recommends $$missing; fi
 endef
 
-.PHONY: help up down image test lint unit sim sim-all vm bench clean build-deps run-deps test-deps programs
+.PHONY: help up down image test lint unit sim sim-all vm clean build-deps run-deps test-deps programs
 help:
 	@echo "make up      boot a cluster in QEMU           (NODES=$(NODES) MEMORY=$(MEMORY) NAME=$(NAME))"
 	@echo "make down    shut it down"
 	@echo "make image   build the OS image into $(IMAGE)"
 	@echo "make test    everything that CI checks"
 	@echo "make sim     repeat one simulated run          (SEED=$(SEED) STEPS=$(STEPS))"
-	@echo "make bench   the figures of docs/benchmarks.md"
 
 up: image run-deps
 	$(PODIUM) up --name $(NAME) --nodes $(NODES) --memory $(MEMORY)
@@ -87,7 +86,7 @@ unit: test-deps
 	cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(~vm_)'
 
 sim:
-	cargo run --release --locked -p podium-sim -- --seed $(SEED) --steps $(STEPS)
+	cargo run --release --locked -p podium-sim -- --seed $(SEED) --steps $(STEPS) $(if $(filter command%,$(origin NODES)),--nodes $(NODES))
 
 sim-all:
 	cargo run --release --locked -p podium-sim -- run --seeds $(SEEDS)

@@ -14,7 +14,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     name: Name,
     /// How many machines must see each other before they form the cluster.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=7))]
     expect: u32,
     /// The folder to make; `clusters/<name>` in the folder of `--dir` if left out.
     #[arg(long)]

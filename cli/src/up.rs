@@ -78,6 +78,12 @@ impl Options {
 
 /// Boots a cluster and waits until it is ready. Ctrl-C before that takes everything down again.
 pub(crate) fn run(dir: &Path, options: &Options) -> anyhow::Result<()> {
+    if options.nodes != 1 {
+        bail!(
+            "--nodes {}: this version's machines do not find each other yet, so a cluster has one",
+            options.nodes
+        );
+    }
     let layout = Layout::new(dir, &options.name.name)?;
     std::fs::create_dir_all(layout.cluster())?;
     if Connection::open(&layout.cluster())?.is_some() {

@@ -3,9 +3,9 @@
 //! ```text
 //! .podium/image/              the image, if no other is named
 //! .podium/cache/              Debian packages, kernels, container images: safe to delete
+//! .podium/registry/           certificates and data of the rig's registry, shared by its clusters
 //! .podium/clusters/<name>/    token, admin.key, admin.crt, kubeconfig, machine.yaml
 //!   machines/<index>/         disk.raw, console.log, qemu.log
-//!   registry/                 certificates and data of the rig's registry
 //! ```
 //!
 //! Unix sockets live in a short folder of their own: their paths may have 107 bytes (unix(7)), and a checkout's may be
