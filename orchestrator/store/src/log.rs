@@ -230,6 +230,11 @@ impl<R: AsyncRuntime> Log<R> {
         self.shared.memory().bytes
     }
 
+    /// The last index that is purged, or in a snapshot only.
+    pub(crate) fn purged(&self) -> Option<u64> {
+        self.shared.memory().previous.map(|position| position.index)
+    }
+
     /// The last index up to which a purge is needed to leave at most so many bytes.
     pub(crate) fn index_leaving(&self, bytes: u64) -> Option<u64> {
         let memory = self.shared.memory();

@@ -30,15 +30,18 @@ pub(super) async fn maintain<R: AsyncRuntime>(core: Weak<Core<R>>, interval: std
     }
 }
 
-/// When which revision was current, by this member's clock.
+/// What one round of maintenance remembers for the next.
 struct Marks<R: AsyncRuntime> {
+    /// When which revision was current, by this member's clock.
     passed: std::collections::VecDeque<(R::Instant, Revision)>,
     announced: bool,
+    /// Up to where openraft was last asked to let go of the log; asking for less would take that back.
+    purged: u64,
 }
 
 impl<R: AsyncRuntime> Marks<R> {
     fn new() -> Self {
-        Self { passed: std::collections::VecDeque::new(), announced: false }
+        Self { passed: std::collections::VecDeque::new(), announced: false, purged: 0 }
     }
 }
 
@@ -50,7 +53,7 @@ impl<R: AsyncRuntime> Core<R> {
         {
             tracing::warn!(%error, "a snapshot could not be made");
         }
-        self.purge().await;
+        self.purge(marks).await;
         self.compact(marks).await;
         self.announce(marks).await;
     }
@@ -79,12 +82,23 @@ impl<R: AsyncRuntime> Core<R> {
         self.raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))
     }
 
-    /// Lets go of more of the log than openraft does by number, if what it keeps is large.
-    async fn purge(&self) {
-        let covered = self.snapshots.current().and_then(|snapshot| snapshot.applied);
-        let upto = self.log.index_leaving(self.config.log.snapshot_bytes / 2);
-        let (Some(covered), Some(upto)) = (covered, upto) else { return };
-        if let Err(fatal) = self.raft.trigger().purge_log(upto.min(covered.index)).await {
+    /// Lets go of the log behind the snapshot, but for what members that are a little behind may need: so many records, and
+    /// fewer if those are large.
+    async fn purge(&self, marks: &mut Marks<R>) {
+        let limits = &self.config.log;
+        let Some(covered) = self.snapshots.current().and_then(|snapshot| snapshot.applied) else {
+            return;
+        };
+        let by_number = covered.index.checked_sub(limits.keep_records);
+        let by_size = self.log.index_leaving(limits.snapshot_bytes / 2);
+        let Some(upto) = by_number.max(by_size) else { return };
+        let upto = upto.min(covered.index);
+        // What a slow follower still reads is kept for now, so the same is asked again until it is done.
+        if upto < marks.purged || self.log.purged() >= Some(upto) {
+            return;
+        }
+        marks.purged = upto;
+        if let Err(fatal) = self.raft.trigger().purge_log(upto).await {
             tracing::debug!(%fatal, "the log could not be purged");
         }
     }

@@ -211,7 +211,8 @@ fn raft_config(config: &Config, damaged: bool) -> Result<RaftConfig, StoreError>
         install_snapshot_timeout: millis(timings.snapshot_part),
         max_payload_entries: 512,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.log.keep_records,
+        // One place decides what of the log goes: `maintain`. Two would take each other's decision back.
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
         // Memory of the channels is taken as messages come, these are only limits.
         api_channel_size: Some(4096),
