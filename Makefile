@@ -18,7 +18,7 @@ IMAGE = .podium/image
 # What building, running and testing take from Debian. The rig unpacks what else it runs (a registry, Redis) by itself.
 BUILD_PACKAGES = ca-certificates gcc libc6-dev libelf-dev libseccomp-dev pkg-config zlib1g-dev e2fsprogs
 RUN_PACKAGES = ovmf qemu-system-x86 skopeo
-TEST_PACKAGES = busybox-static iproute2 nftables python3 python3-pip
+TEST_PACKAGES = busybox-static docker-registry iproute2 nftables perl python3 python3-pip umoci
 
 # stage: a name and a command; prints how long it took.
 define stage
