@@ -21,6 +21,7 @@ pub mod node_api;
 pub mod process;
 pub mod qmp;
 pub mod registry;
+pub mod scenario;
 pub mod vm;
 
 pub use cluster::{Cluster, ClusterOptions};

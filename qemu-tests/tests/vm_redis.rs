@@ -1,75 +1,16 @@
 //! One machine from a blank disk: the example runs on it with stock kubectl, and survives what machines survive.
 //!
-//! The scenarios share one booted machine, because booting an emulated one is what takes the time. They run in order; each is a
-//! function whose name is its claim.
+//! The scenarios run in order on one machine; each is a function whose name is its claim.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use podium_qemu_tests::kubectl::Kubectl;
-use podium_qemu_tests::layout::Layout;
-use podium_qemu_tests::{Cluster, ClusterOptions};
-
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
-const POD_LIMIT: &str = "--timeout=300s";
-
-const CLIENT: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: shell, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, '1000000']}
-";
-
-/// One claim.
-type Scenario = fn(&mut Rig) -> anyhow::Result<()>;
-
-struct Rig {
-    cluster: Cluster,
-    kubectl: Kubectl,
-}
-
-fn main_folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-impl Rig {
-    fn boot() -> anyhow::Result<Self> {
-        let image = std::env::var_os("PODIUM_IMAGE")
-            .context("PODIUM_IMAGE names the image's folder (make vm sets it)")?;
-        let layout = Layout::new(&main_folder().join(".podium"), "vm-redis")?;
-        // A blank disk, whatever an earlier run has left.
-        let _ = std::fs::remove_dir_all(layout.cluster());
-        let mut cluster = Cluster::prepare(&ClusterOptions::new(layout, image.into()))?;
-        let started = Instant::now();
-        cluster.power_on()?;
-        cluster.wait_ready(BOOT_LIMIT, |_| {})?;
-        println!("blank disk to Ready: {:.1}s", started.elapsed().as_secs_f64());
-        let kubeconfig = cluster.write_kubeconfig()?;
-        let kubectl = Kubectl::new(&cluster.layout().cache(), 37, &kubeconfig)?;
-        Ok(Self { cluster, kubectl })
-    }
-
-    fn exec(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.kubectl.run(&[&["exec", "client", "--"], arguments].concat())
-    }
-
-    /// Runs one scenario and says how long it took.
-    fn scenario(&mut self, name: &str, run: Scenario) -> anyhow::Result<()> {
-        let started = Instant::now();
-        run(self).with_context(|| format!("{name}\n{}", self.cluster.consoles()))?;
-        println!("{name}: {:.1}s", started.elapsed().as_secs_f64());
-        Ok(())
-    }
-}
+use podium_qemu_tests::scenario::{BOOT_LIMIT, CLIENT, POD_LIMIT, Rig, Scenario, blank, project};
 
 fn the_example_comes_to_run(rig: &mut Rig) -> anyhow::Result<()> {
-    let example = main_folder().join("examples/redis.yaml");
+    let example = project().join("examples/redis.yaml");
     rig.kubectl.run(&["apply", "-f", &example.display().to_string()])?;
-    rig.kubectl.feed(&["apply", "-f", "-"], CLIENT)?;
+    rig.apply(CLIENT)?;
     rig.kubectl.run(&["rollout", "status", "deployment/redis-master", POD_LIMIT])?;
     rig.kubectl.run(&["wait", "--for=condition=Ready", "pod/client", POD_LIMIT])?;
     let described = rig.kubectl.run(&["describe", "pods", "-l", "app=redis"])?;
@@ -109,7 +50,7 @@ spec:
   containers:
   - {name: shell, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, 'seq 1 2000; printf end']}
 ";
-    rig.kubectl.feed(&["apply", "-f", "-"], writer)?;
+    rig.apply(writer)?;
     rig.kubectl.run(&[
         "wait",
         "--for=jsonpath={.status.phase}=Succeeded",
@@ -137,7 +78,7 @@ spec:
     command: [sh, -c, 'tail -c 1000000000 /dev/zero']
     resources: {limits: {memory: 32Mi}}
 ";
-    rig.kubectl.feed(&["apply", "-f", "-"], eater)?;
+    rig.apply(eater)?;
     rig.kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/eater", POD_LIMIT])?;
     let path = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
     let reason = rig.kubectl.run(&["get", "pod", "eater", "-o", path])?;
@@ -190,8 +131,7 @@ fn the_power_button_ends_the_machine_in_order(rig: &mut Rig) -> anyhow::Result<(
 
 #[test]
 fn the_example_runs_on_one_machine() -> anyhow::Result<()> {
-    let mut rig = Rig::boot()?;
-    let scenarios: [(&str, Scenario); 8] = [
+    let scenarios: [Scenario; 8] = [
         ("the example comes to run", the_example_comes_to_run),
         (
             "a pod finds the service by name and uses it",
@@ -210,8 +150,5 @@ fn the_example_runs_on_one_machine() -> anyhow::Result<()> {
         ),
         ("the power button ends the machine in order", the_power_button_ends_the_machine_in_order),
     ];
-    for (name, run) in scenarios {
-        rig.scenario(name, run)?;
-    }
-    Ok(())
+    Rig::boot(&blank("vm-redis")?)?.run(&scenarios)
 }
