@@ -7,8 +7,10 @@
 //!     └──── exited ◄── Stopping ◄── stop ──────┘ (nothing to wait for: Stopped at once)
 //! ```
 //!
-//! A program that lived for [`STEADY`] starts again at once; one that keeps dying waits twice as long each time, up to
-//! [`LONGEST_WAIT`]. It is never given up: a machine that does nothing is worth less than one that tries.
+//! A program that lived for [`STEADY`], or said that it serves, starts again at once; one that keeps dying before waits twice
+//! as long each time, up to [`LONGEST_WAIT`]. It is never given up: a machine that does nothing is worth less than one that
+//! tries. What serves is not made to wait even if it dies soon and often: the time in which it serves is what an operator has
+//! for taking away the object that kills it.
 
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub(crate) enum Event {
     Exited(u32),
     /// The program is not wanted any more.
     Stop,
+    /// The running program says that it does its work.
+    Serving,
     /// Time went by.
     Tick,
 }
@@ -120,6 +124,10 @@ impl Supervisor {
                 }
                 self.wait(now)
             }
+            (State::Running { .. }, Event::Serving) => {
+                self.failures = 0;
+                None
+            }
             (State::Running { pid, .. }, Event::Stop) => {
                 self.state = State::Stopping { pid };
                 None
@@ -144,6 +152,7 @@ impl Supervisor {
                 | Event::NotStarted
                 | Event::Exited(_)
                 | Event::Stop
+                | Event::Serving
                 | Event::Tick,
             ) => None,
         }
@@ -207,6 +216,20 @@ mod tests {
         let later = ms(10_000) + STEADY;
         supervisor.step(later, Event::Exited(7));
         assert_eq!(supervisor.next_wake(), Some(later + SHORTEST_WAIT));
+    }
+
+    #[test]
+    fn a_program_that_served_starts_again_at_once() {
+        let mut supervisor = Supervisor::new();
+        let mut now = ms(0);
+        running(&mut supervisor, now, Event::Start);
+        for _ in 0..20 {
+            supervisor.step(now, Event::Serving);
+            supervisor.step(now, Event::Exited(7));
+            assert_eq!(supervisor.next_wake(), Some(now + SHORTEST_WAIT));
+            now += SHORTEST_WAIT;
+            running(&mut supervisor, now, Event::Tick);
+        }
     }
 
     #[test]

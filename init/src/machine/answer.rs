@@ -5,6 +5,7 @@ use podium_init::protocol::{Event, NodeStatus, Reply, Request, Status};
 use super::Machine;
 use crate::console::{say, uptime};
 use crate::ending::Ending;
+use crate::supervisor;
 
 impl Machine {
     pub(super) fn serve(&mut self, token: u64) {
@@ -35,6 +36,9 @@ impl Machine {
                 if self.node_report.as_ref() != Some(&report) {
                     let state = if report.ready { "ready" } else { "not ready" };
                     say(&format!("node {} is {state}: {}", report.name, report.message));
+                }
+                if report.ready {
+                    self.feed_node(supervisor::Event::Serving);
                 }
                 self.node_report = Some(report);
                 Reply::Accepted
