@@ -50,8 +50,12 @@ pub struct ClusterOptions {
     pub registry: bool,
     /// The host port of the first machine's API (0: any free one).
     pub api_port: u16,
+    /// Whether the machines' disks have a write cache that a power cut may empty.
+    pub volatile_cache: bool,
     /// Changes to the machine config, last before it is written.
     pub adjust: fn(&mut document::Document),
+    /// More raw disks for every machine, after its own; only sensible for one machine.
+    pub extra_disks: Vec<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -69,7 +73,9 @@ impl ClusterOptions {
             outside: Vec::new(),
             registry: true,
             api_port: 0,
+            volatile_cache: false,
             adjust: |_| {},
+            extra_disks: Vec::new(),
         }
     }
 }
@@ -122,8 +128,9 @@ impl Cluster {
                 firmware: options.firmware,
                 config: options.layout.machine_config(),
                 extra_command_line: String::new(),
-                extra_disks: Vec::new(),
+                extra_disks: options.extra_disks.clone(),
                 clock: None,
+                volatile_cache: options.volatile_cache,
             };
             let folder = options.layout.machine(index);
             Vm::new(vm_options, image.clone(), folder, sockets.path().to_owned())

@@ -44,13 +44,20 @@ impl Kubectl {
         Ok(Self { program, kubeconfig: kubeconfig.to_owned() })
     }
 
+    /// kubectl with these arguments, to be started.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        command
+    }
+
     /// Runs kubectl with what it is fed on standard input, to its end, whatever that is.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn try_run(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
-        let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
         if let Some(mut stdin) = child.stdin.take() {

@@ -22,6 +22,8 @@ pub mod process;
 pub mod qmp;
 pub mod registry;
 pub mod scenario;
+pub mod terminal;
 pub mod vm;
+pub mod volatile;
 
 pub use cluster::{Cluster, ClusterOptions};

@@ -1,4 +1,4 @@
-//! A small HTTPS client: one request per connection, on the calling thread.
+//! A small HTTPS client on the calling thread: one request per connection, or a connection that is kept.
 //!
 //! It serves the rig (is the registry up?) and the command line (is the node ready?, what is the cluster's authority?). What
 //! users do with a cluster they do with kubectl.
@@ -15,8 +15,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 mod authority;
+mod session;
 
 pub use authority::cluster_authority;
+pub use session::{Breaker, Events, Session};
 
 /// A machine under emulation that is busy booting answers in seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
@@ -182,6 +184,39 @@ fn unchunk(mut bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that gives these answers, one after the other, on one connection.
+    pub(super) fn served(answers: &[&str]) -> Https {
+        let key = rcgen::KeyPair::generate().expect("key");
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("params");
+        let certificate = params.self_signed(&key).expect("certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("key"),
+            )
+            .expect("config");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("address");
+        let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
+        std::thread::spawn(move || {
+            let (socket, _) = listener.accept().expect("accept");
+            let connection =
+                rustls::ServerConnection::new(Arc::new(config)).expect("a TLS connection");
+            let mut stream = StreamOwned::new(connection, socket);
+            for answer in answers {
+                let mut request = vec![0; 4096];
+                assert!(stream.read(&mut request).expect("a request") > 0);
+                stream.write_all(answer.as_bytes()).expect("answer");
+                stream.flush().expect("answer");
+            }
+        });
+        Https::new(address, "127.0.0.1", &certificate.pem()).expect("client")
+    }
 
     #[test]
     fn a_body_is_read_by_length_by_chunks_and_by_its_end() {

@@ -14,6 +14,7 @@ use crate::accelerator::Accelerator;
 use crate::boot::{Firmware, OsImage};
 use crate::process::Child;
 use crate::qmp::Qmp;
+use crate::volatile::{self, Chance, Lost};
 
 /// Debian's OVMF, the 4 MiB build.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -42,6 +43,8 @@ pub struct VmOptions {
     pub extra_disks: Vec<PathBuf>,
     /// QEMU's `-rtc base=`, for wrong clocks; the host's time if left out.
     pub clock: Option<String>,
+    /// Whether the machine's own disk has a write cache that a power cut empties ([`crate::volatile`]).
+    pub volatile_cache: bool,
 }
 
 /// A machine: its disk outlives its process.
@@ -98,6 +101,15 @@ impl Vm {
         self.folder.join("disk.raw")
     }
 
+    /// The disk as it was when the machine was switched on, and all that was written to it since; with a volatile cache only.
+    fn durable(&self) -> PathBuf {
+        self.folder.join("disk.durable.raw")
+    }
+
+    fn write_log(&self) -> PathBuf {
+        self.folder.join("disk.log")
+    }
+
     /// What the machine has printed on its serial console since it was last switched on.
     #[must_use]
     pub fn console(&self) -> PathBuf {
@@ -144,6 +156,10 @@ impl Vm {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&said)?);
+        if self.options.volatile_cache {
+            copy_sparse(&self.disk(), &self.durable())?;
+            std::fs::File::create(self.write_log())?;
+        }
         // A socket that a killed QEMU left would be taken for a live one.
         let _ = std::fs::remove_file(self.socket("qmp"));
         let _ = std::fs::remove_file(self.socket("guest"));
@@ -168,6 +184,20 @@ impl Vm {
             Some(mut running) => Ok(running.process.kill()?),
             None => Ok(()),
         }
+    }
+
+    /// Cuts the power of a machine whose disk has a volatile cache; `chance` decides what of the cache is lost.
+    ///
+    /// # Errors
+    /// The machine is off or its disk has no such cache, QEMU cannot be killed, or the disk cannot be made.
+    pub fn cut_power_and_cache(&mut self, chance: &mut Chance) -> anyhow::Result<Lost> {
+        if !self.options.volatile_cache || self.running.is_none() {
+            bail!("machine {} is off or its disk has no volatile cache", self.options.index);
+        }
+        self.cut_power()?;
+        let lost = volatile::replay(&self.write_log(), &self.durable(), chance)?;
+        std::fs::rename(self.durable(), self.disk())?;
+        Ok(lost)
     }
 
     /// Presses the power button and waits until the machine is off. `false`: it still ran at `limit`.
@@ -267,8 +297,16 @@ impl Vm {
         add("-device", format!("virtio-net-pci,netdev=net0,mac={mac}"));
         let own = self.disk();
         for (index, disk) in std::iter::once(&own).chain(&options.extra_disks).enumerate() {
-            add("-drive", format!("file={},if=none,id=disk{index},format=raw", disk.display()));
-            add("-device", format!("virtio-blk-pci,drive=disk{index}"));
+            let logged = options.volatile_cache && index == 0;
+            let drive = if logged {
+                volatile::drive(disk, &self.write_log())
+            } else {
+                format!("file={},format=raw", disk.display())
+            };
+            add("-drive", format!("if=none,id=disk{index},{drive}"));
+            // QEMU 7.2 spoils the log when it writes zeroes.
+            let features = if logged { ",write-zeroes=off,discard=off" } else { "" };
+            add("-device", format!("virtio-blk-pci,drive=disk{index}{features}"));
         }
         add("-fw_cfg", format!("name=opt/podium/config,file={}", options.config.display()));
         if let Some(clock) = &options.clock {
@@ -298,22 +336,41 @@ impl Vm {
 
 /// Copies a file and keeps its holes.
 fn copy_sparse(from: &Path, to: &Path) -> anyhow::Result<()> {
-    use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+    use rustix::fs::{SeekFrom, seek};
+    use std::io::{Read as _, Seek as _};
     let mut source = std::fs::File::open(from)?;
     let mut target = std::fs::File::create(to)?;
-    let mut block = vec![0; 1 << 20];
+    let mut end = 0;
     loop {
-        let length = source.read(&mut block)?;
-        let bytes = block.get(..length).unwrap_or_default();
-        if bytes.is_empty() {
-            break;
-        }
-        if bytes.iter().all(|byte| *byte == 0) {
-            target.seek(SeekFrom::Current(i64::try_from(length)?))?;
-        } else {
-            target.write_all(bytes)?;
-        }
+        let start = match seek(&source, SeekFrom::Data(end)) {
+            Err(rustix::io::Errno::NXIO) => break,
+            start => start?,
+        };
+        end = seek(&source, SeekFrom::Hole(start))?;
+        source.seek(std::io::SeekFrom::Start(start))?;
+        target.seek(std::io::SeekFrom::Start(start))?;
+        std::io::copy(&mut source.by_ref().take(end - start), &mut target)?;
     }
     target.set_len(source.metadata()?.len())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_holes() {
+        use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+        let folder = tempfile::tempdir().expect("folder");
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = std::fs::File::create(&from).expect("file");
+        file.write_all_at(b"front", 3).expect("write");
+        file.write_all_at(b"middle", 5 << 20).expect("write");
+        file.set_len(64 << 20).expect("grow");
+        copy_sparse(&from, &to).expect("copy");
+        assert!(std::fs::read(&from).expect("read") == std::fs::read(&to).expect("read"));
+        let allocated_bytes = to.metadata().expect("metadata").blocks() * 512;
+        assert!(allocated_bytes < 1 << 20, "{allocated_bytes}");
+    }
 }
