@@ -1,6 +1,7 @@
 //! The rig's registry: Debian's docker-registry behind TLS, with a certificate of its own authority, loaded with the images
 //! that the examples and scenarios name. The machines reach it through the mirror setting of their config.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -94,9 +95,9 @@ impl Registry {
     /// It does not start.
     pub fn switch_on(&mut self) -> anyhow::Result<()> {
         let program = debian::unpack(&self.cache, "docker-registry", &["docker-registry"])?;
-        let config = self.folder.join("config.yml");
+        let config = self.own_file("yml");
         std::fs::write(&config, self.configuration())?;
-        let said = self.folder.join("registry.log");
+        let said = self.own_file("log");
         let mut command = Command::new(debian::resolve(&program, "usr/bin/docker-registry")?);
         command
             .arg("serve")
@@ -118,6 +119,11 @@ impl Registry {
         Ok(())
     }
 
+    /// A file of this registry alone: others may run on the same data, under other ports.
+    fn own_file(&self, extension: &str) -> PathBuf {
+        self.folder.join(format!("{}.{extension}", self.address.port()))
+    }
+
     fn configuration(&self) -> String {
         let path = |name: &str| self.folder.join(name).display().to_string();
         // JSON is YAML, and quotes paths rightly.
@@ -133,25 +139,59 @@ impl Registry {
         .to_string()
     }
 
+    /// Loads an image, whatever its tags have meant before.
+    ///
+    /// # Errors
+    /// It cannot be made, or the registry does not take it.
+    pub fn push(&self, image: &content::Image) -> anyhow::Result<()> {
+        let layout = self.cache.join("images").join(image.name);
+        image.write_layout(&layout)?;
+        for tag in image.tags {
+            let mut push = Command::new("skopeo");
+            push.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+                .arg(format!("oci:{}:{}", layout.display(), content::LAYOUT_TAG))
+                .arg(format!("docker://{}/{}:{tag}", self.address, image.name));
+            debian::run(push).with_context(|| format!("push {}:{tag}", image.name))?;
+        }
+        Ok(())
+    }
+
+    /// The files of a repository's blobs, by digest: what a fault may damage.
+    ///
+    /// # Errors
+    /// There is no such repository.
+    pub fn blobs(&self, repository: &str) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+        let root = self.folder.join("data/docker/registry/v2");
+        let links = root.join("repositories").join(repository).join("_layers/sha256");
+        let mut blobs = BTreeMap::new();
+        for entry in std::fs::read_dir(&links).with_context(|| links.display().to_string())? {
+            let digits = entry?.file_name().to_string_lossy().into_owned();
+            let start = digits.get(..2).context("a digest is longer than that")?;
+            let file = root.join("blobs/sha256").join(start).join(&digits).join("data");
+            blobs.insert(format!("sha256:{digits}"), file);
+        }
+        Ok(blobs)
+    }
+
     fn load(&self) -> anyhow::Result<()> {
-        let layouts = self.cache.join("images");
         for image in content::images(&self.cache)? {
             let marker = self.folder.join(format!("{}.loaded", image.name.replace('/', "_")));
             if marker.exists() {
                 continue;
             }
-            let layout = layouts.join(image.name);
-            image.write_layout(&layout)?;
-            for tag in image.tags {
-                let mut push = Command::new("skopeo");
-                push.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
-                    .arg(format!("oci:{}:{}", layout.display(), content::LAYOUT_TAG))
-                    .arg(format!("docker://{}/{}:{tag}", self.address, image.name));
-                debian::run(push).with_context(|| format!("push {}:{tag}", image.name))?;
-            }
+            self.push(&image)?;
             std::fs::write(marker, "")?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process = None;
+        for extension in ["yml", "log"] {
+            let _ = std::fs::remove_file(self.own_file(extension));
+        }
     }
 }
 

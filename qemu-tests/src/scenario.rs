@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use crate::console::Console;
 use crate::kubectl::Kubectl;
 use crate::layout::Layout;
 use crate::{Cluster, ClusterOptions};
@@ -68,6 +69,25 @@ pub fn blank(name: &str) -> anyhow::Result<ClusterOptions> {
     let layout = Layout::new(&project().join(".podium"), name)?;
     let _ = std::fs::remove_dir_all(layout.cluster());
     Ok(ClusterOptions::new(layout, image()?))
+}
+
+/// Waits until the first machine's console shows `text`, and gives the line that does.
+///
+/// # Errors
+///
+/// The machine switches itself off, or [`PATIENCE`] has passed; the console is in the error.
+pub fn wait_console(cluster: &mut Cluster, text: &str) -> anyhow::Result<String> {
+    let started = Instant::now();
+    let mut console = Console::open(&cluster.machine(0).console());
+    loop {
+        if let Some(line) = console.lines().into_iter().find(|line| line.contains(text)) {
+            return Ok(line);
+        }
+        if !cluster.machine(0).is_on() || started.elapsed() > PATIENCE {
+            bail!("the console does not show {text:?}\n{}", cluster.consoles());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 impl Rig {

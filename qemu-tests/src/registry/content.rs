@@ -55,6 +55,9 @@ pub struct Image {
     nodes: BTreeMap<String, Node>,
 }
 
+/// What the connections of a scenario need besides busybox: its own netcat knows TCP only.
+const NETCAT_PACKAGES: [&str; 4] = ["netcat-openbsd", "libbsd0", "libc6", "libmd0"];
+
 /// All images of the rig.
 ///
 /// # Errors
@@ -81,6 +84,33 @@ fn busybox(cache: &Path) -> anyhow::Result<Image> {
         folder: "/",
         nodes,
     })
+}
+
+/// busybox, and OpenBSD's netcat as `netcat`, for scenarios: the rig does not load it by itself.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn netcat(cache: &Path) -> anyhow::Result<Image> {
+    let tree = debian::unpack(cache, "netcat", &NETCAT_PACKAGES)?;
+    let mut image = busybox(cache)?;
+    for folder in ["lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
+        add_libraries(&tree, folder, &mut image.nodes)?;
+    }
+    let from = debian::resolve(&tree, "bin/nc.openbsd")?;
+    image.nodes.insert("bin/netcat".to_owned(), Node::File { from, mode: 0o755 });
+    (image.name, image.tags) = ("library/netcat", &["latest"]);
+    Ok(image)
+}
+
+/// busybox under another name, with `/etc/label`: its layer is like no other if the label is.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn labelled(cache: &Path, name: &'static str, label: &str) -> anyhow::Result<Image> {
+    let mut image = busybox(cache)?;
+    image.nodes.insert("etc/label".to_owned(), Node::Text { text: label.to_owned() });
+    (image.name, image.tags) = (name, &["latest"]);
+    Ok(image)
 }
 
 fn redis(cache: &Path) -> anyhow::Result<Image> {
