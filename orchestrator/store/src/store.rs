@@ -7,6 +7,7 @@ mod maintain;
 mod open;
 mod repair;
 mod serve;
+mod ticking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

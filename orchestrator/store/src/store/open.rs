@@ -10,6 +10,7 @@ use openraft::{AsyncRuntime, Config as RaftConfig, EntryPayload, Raft, SnapshotP
 
 use super::maintain::maintain;
 use super::repair::Repair;
+use super::ticking::tick_when_needed;
 use super::{Core, Store};
 use crate::config::Config;
 use crate::consensus::machine::Machine;
@@ -86,6 +87,7 @@ pub(super) async fn open<R: AsyncRuntime>(
     let core = Core { config, disk, transport, log, replica, snapshots, raft, repair, incoming };
     let core = Arc::new(core);
     drop(R::spawn(maintain(Arc::downgrade(&core), core.config.timings.maintenance)));
+    drop(R::spawn(tick_when_needed(Arc::downgrade(&core))));
     Ok(Store { core })
 }
 

@@ -151,6 +151,28 @@ async fn voters_can_be_exchanged_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn member_that_was_alone_and_idle_grows_to_three_and_is_replaced_when_it_dies() {
+    let mut cluster = Cluster::start(1, LogLimits::default()).await;
+    let first = cluster.leader().await;
+    write(&first, "/a", "1").await;
+    // Longer than an election: its clock has stopped by then.
+    tokio::time::sleep(crate::cluster::timings().election_max * 2).await;
+    for id in [2, 3] {
+        cluster.open(MemberId(id)).await.unwrap();
+        first.add_learner(member(id)).await.unwrap();
+    }
+    first.set_voters((1..=3).map(MemberId).collect()).await.unwrap();
+    // Without heartbeats another would lead by now.
+    cluster.leader().await;
+    tokio::time::sleep(crate::cluster::timings().election_max * 2).await;
+    assert_eq!(cluster.leader().await.status().member, MemberId(1));
+    drop(first);
+    cluster.power_off(MemberId(1)).await;
+    let view = cluster.leader().await.read().await.unwrap();
+    assert_eq!(text(&view.get("/a").unwrap().value), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn feature_level_waits_for_every_member() {
     let cluster = Cluster::start(3, LogLimits::default()).await;
     let leader = cluster.leader().await;
