@@ -15,6 +15,7 @@ use crate::disk::decide::Wish;
 use crate::disk::{scan, state};
 use crate::machine::Machine;
 use crate::modules::When;
+use crate::modules::child::Child;
 use crate::power::{Button, Watchdog};
 use crate::uevent::Uevents;
 use crate::{clock, mounts, source};
@@ -40,6 +41,8 @@ pub(crate) const PHASES: &[Phase] = &[
     phase("kernel", settings),
     // Before files are made and certificates judged.
     phase("clock", set_clock),
+    // What pods and their network need is loaded beside everything up to `modules`, on another processor if there is one.
+    phase("loader", start_loader),
     // Disks, links and the hypervisor's config appear here.
     phase("devices", devices),
     phase("config", read_config),
@@ -48,12 +51,16 @@ pub(crate) const PHASES: &[Phase] = &[
     phase("state", mount_state),
     // After STATE, which may hold the only usable config.
     phase("hostname", hostname),
-    // What pods and their network need; DHCP goes on meanwhile.
+    // The node programs the data path first of all.
     phase("modules", data_modules),
     // Before the node, which asks it first.
     phase("socket", socket),
     phase("node", node),
-    // The node does not wait for these: they are for a second machine.
+];
+
+/// The end of the boot. The node does not wait for it and PID 1 listens meanwhile; it is entered when the last list of modules,
+/// which only a second machine makes necessary, is through.
+pub(crate) const LAST: &[Phase] = &[
     phase("late", late_modules),
     // After the last module was loaded and deleted.
     phase("seal", seal),
@@ -235,20 +242,37 @@ fn default_hostname() -> String {
         .map_or_else(|| "podium".to_owned(), |(_, address)| format!("podium-{address}"))
 }
 
+fn start_loader(machine: &mut Machine) -> Result<String, String> {
+    let started = Child::spawn().and_then(|mut child| child.order(When::Data).map(|()| child));
+    // Without it PID 1 loads them itself.
+    machine.loader = Some(started.map_err(|error| error.to_string())?);
+    Ok("loading what pods need".to_owned())
+}
+
 fn data_modules(machine: &mut Machine) -> Result<String, String> {
-    load(machine, When::Data)
-}
-
-fn late_modules(machine: &mut Machine) -> Result<String, String> {
-    load(machine, When::Late)
-}
-
-fn load(machine: &mut Machine, when: When) -> Result<String, String> {
     let before = machine.modules.count();
-    let failed: Vec<String> =
-        machine.modules.load_listed(when).iter().map(|error| chain(error)).collect();
+    let heard = match machine.loader.as_mut().map(|child| child.finish(&mut machine.modules)) {
+        Some(Ok(failed)) => Some(failed),
+        Some(Err(error)) => {
+            warn(&format!("the loader: {error}; its work is done here"));
+            machine.loader = None;
+            None
+        }
+        None => None,
+    };
+    let failed = heard.unwrap_or_else(|| machine.load_listed(When::Data));
     let loaded = machine.modules.count() - before;
     if failed.is_empty() { Ok(format!("{loaded} loaded")) } else { Err(failed.join("; ")) }
+}
+
+/// The loader has reported, or there is none.
+fn late_modules(machine: &mut Machine) -> Result<String, String> {
+    let failed = machine.late_failures.take().unwrap_or_else(|| machine.load_listed(When::Late));
+    if failed.is_empty() {
+        Ok("what only other machines make necessary".to_owned())
+    } else {
+        Err(failed.join("; "))
+    }
 }
 
 fn socket(machine: &mut Machine) -> Result<String, String> {

@@ -19,11 +19,12 @@ use podium_init::protocol::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::boot::{self, PHASES};
-use crate::console::{say, uptime, warn};
+use crate::boot::{self, LAST, PHASES};
+use crate::console::{chain, say, uptime, warn};
 use crate::control::{Control, Source};
 use crate::ending::{self, Ending};
-use crate::modules::Loader;
+use crate::modules::child::Child as LoaderChild;
+use crate::modules::{Loader, When};
 use crate::net::{self, Orders};
 use crate::power::{Button, Watchdog};
 use crate::source;
@@ -50,6 +51,11 @@ pub(crate) struct Machine {
     pub(crate) hostname: String,
     phases: Vec<PhaseReport>,
     pub(crate) modules: Loader,
+    pub(crate) loader: Option<LoaderChild>,
+    /// What the loader could not load of its last list.
+    pub(crate) late_failures: Option<Vec<String>>,
+    /// When the last list was asked for.
+    late_began: Duration,
     pub(crate) config: Option<MachineConfig>,
     pub(crate) config_status: ConfigStatus,
     /// The good config's text until it is kept on STATE.
@@ -79,6 +85,7 @@ enum Ready {
     Uevent,
     Button(usize),
     Network,
+    Loader,
     Control(Source),
 }
 
@@ -88,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
     for phase in PHASES {
         machine.enter(phase);
     }
+    machine.load_late();
     loop {
         machine.turn();
     }
@@ -106,6 +114,9 @@ impl Machine {
             hostname: "podium".to_owned(),
             phases: Vec::new(),
             modules: Loader::open("/lib/modules".as_ref()),
+            loader: None,
+            late_failures: None,
+            late_began: Duration::ZERO,
             config: None,
             config_status: ConfigStatus::default(),
             config_text: None,
@@ -129,7 +140,11 @@ impl Machine {
 
     /// Runs one phase of the boot and reports it.
     fn enter(&mut self, phase: &boot::Phase) {
-        let began = uptime();
+        self.enter_since(phase, uptime());
+    }
+
+    /// The same, for a phase whose work began earlier, elsewhere.
+    fn enter_since(&mut self, phase: &boot::Phase, began: Duration) {
         let (outcome, detail) = match (phase.run)(self) {
             Ok(detail) => (PhaseOutcome::Done, detail),
             Err(detail) => (PhaseOutcome::Failed, detail),
@@ -138,6 +153,27 @@ impl Machine {
         let mark = if outcome == PhaseOutcome::Failed { "!! " } else { "" };
         say(&format!("{:<9}{:>5} ms  {mark}{detail}", phase.name, took.as_millis()));
         self.phases.push(PhaseReport { name: phase.name.to_owned(), began, took, outcome, detail });
+    }
+
+    /// Loads a list here; what fails is returned.
+    pub(crate) fn load_listed(&mut self, when: When) -> Vec<String> {
+        self.modules.load_listed(when).iter().map(|error| chain(error)).collect()
+    }
+
+    /// Has the last list loaded, and ends the boot when that is done.
+    fn load_late(&mut self) {
+        self.late_began = uptime();
+        let ordered = self.loader.as_mut().map(|child| child.order(When::Late));
+        if !matches!(ordered, Some(Ok(()))) {
+            self.finish_boot();
+        }
+    }
+
+    fn finish_boot(&mut self) {
+        self.loader = None;
+        for (index, phase) in LAST.iter().enumerate() {
+            self.enter_since(phase, if index == 0 { self.late_began } else { uptime() });
+        }
     }
 
     /// Learns the image's and the kernel's names, and greets.
@@ -262,6 +298,7 @@ impl Machine {
                     }
                 }
                 Ready::Network => self.hear_network(),
+                Ready::Loader => self.hear_loader(),
                 Ready::Control(Source::Listener) => {
                     self.control.iter_mut().for_each(Control::accept);
                 }
@@ -318,6 +355,7 @@ impl Machine {
                 .map(|(index, button)| (Ready::Button(index), button.as_fd())),
         );
         sources.extend(self.net_child.iter().map(|child| (Ready::Network, child.as_fd())));
+        sources.extend(self.loader.iter().map(|child| (Ready::Loader, child.as_fd())));
         let control = self.control.iter().flat_map(Control::fds);
         sources.extend(control.map(|(source, fd)| (Ready::Control(source), fd)));
         sources

@@ -1,7 +1,8 @@
-//! PID 1 of a Podium machine, and its network child.
+//! PID 1 of a Podium machine, and its two children.
 //!
-//! One program, two roles: started by the kernel as process 1 it runs [`boot::PHASES`], then serves one epoll loop
-//! until the machine ends ([`machine`]); started as `init net` it configures the network ([`net::child`]).
+//! One program, three roles: started by the kernel as process 1 it runs [`boot::PHASES`], then serves one epoll loop
+//! until the machine ends ([`machine`]); started as `init net` it configures the network ([`net::child`]), and as `init modules` it
+//! loads kernel modules ([`modules::child`]).
 //!
 //! What process 1 must never do: panic (there is no unwrap, expect or index in this program), block on the network,
 //! parse what came from it, or wait for a program it does not supervise. A phase that fails is reported and passed by;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let role = std::env::args().nth(1);
     match role.as_deref() {
         Some("net") => net::child::run(),
+        Some("modules") => modules::child::run(),
         Some(_) | None if std::process::id() == 1 => {
             ending::reboot_on_panic();
             machine::run()

@@ -10,14 +10,18 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+pub(crate) mod child;
+
 /// When a listed module is loaded; the words of the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum When {
     /// Before the machine config is read.
     Early,
     /// Before `node` starts.
     Data,
-    /// After `node` was started: what only other machines make necessary.
+    /// While `node` starts: what only other machines make necessary.
     Late,
     /// Before an EFI system partition is mounted.
     Esp,
@@ -106,6 +110,11 @@ impl Loader {
         self.done.len()
     }
 
+    /// Takes note of what another process has loaded.
+    pub(crate) fn remember(&mut self, name: String) {
+        self.done.insert(name);
+    }
+
     /// Loads the listed modules; those that fail are returned, after all were tried.
     pub(crate) fn load_listed(&mut self, when: When) -> Vec<LoadError> {
         let names: Vec<String> = self.index.listed(when).map(str::to_owned).collect();
@@ -151,7 +160,16 @@ impl Loader {
 
     fn insert(&self, module: &str) -> io::Result<()> {
         let path = self.folder.join(format!("{module}.ko"));
-        let file = fs::File::open(&path)?;
+        let file = match fs::File::open(&path) {
+            // Another process of ours has loaded it and deleted the file; the kernel shows those that it has.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && Path::new("/sys/module").join(module).exists() =>
+            {
+                return Ok(());
+            }
+            opened => opened?,
+        };
         match rustix::system::finit_module(file.as_fd(), c"", 0) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {
                 let _ = fs::remove_file(&path);

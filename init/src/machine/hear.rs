@@ -123,6 +123,21 @@ impl Machine {
         }
     }
 
+    pub(super) fn hear_loader(&mut self) {
+        let Some(child) = &mut self.loader else { return };
+        match child.hear(&mut self.modules) {
+            Ok(None) => {}
+            Ok(Some(failed)) => {
+                self.late_failures = Some(failed);
+                self.finish_boot();
+            }
+            Err(error) => {
+                warn(&format!("the loader: {error}; its work is done here"));
+                self.finish_boot();
+            }
+        }
+    }
+
     fn learn_network(&mut self, status: NetworkStatus, hostname: Option<String>) {
         if status.address() != self.network.address() {
             match status.address() {

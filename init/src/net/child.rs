@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use podium_init::protocol::frame::{self, Inbox};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::CapabilitySet;
 
 use super::links::Links;
 use super::{Orders, Report, time};
@@ -29,7 +29,8 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn configure() -> io::Result<()> {
-    give_up_capabilities()?;
+    // What is not needed is given up for good, before the first byte from the network is read.
+    crate::spawn::keep_capabilities(CAPABILITIES)?;
     let orders = orders()?;
     let (servers, for_clock) = mpsc::channel();
     let from_config = !orders.time_servers.is_empty();
@@ -63,22 +64,6 @@ fn configure() -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// What is not needed is given up for good, before the first byte from the network is read.
-fn give_up_capabilities() -> io::Result<()> {
-    for capability in CapabilitySet::all().difference(CAPABILITIES).iter() {
-        // One that this kernel does not know cannot be had either.
-        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
-    }
-    rustix::thread::set_no_new_privs(true)?;
-    let sets = CapabilitySets {
-        effective: CAPABILITIES,
-        permitted: CAPABILITIES,
-        inheritable: CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, sets)?;
-    Ok(())
 }
 
 fn orders() -> io::Result<Orders> {
