@@ -34,12 +34,13 @@ if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRO
 	apt-get install -y -qq --no-install-recommends $$missing; fi
 endef
 
-.PHONY: help up down image test lint unit sim sim-all planted vm clean build-deps run-deps test-deps programs
+.PHONY: help up down image test lint unit sim sim-all planted vm bench clean build-deps run-deps test-deps programs
 help:
 	@echo "make up      boot a cluster in QEMU           (NODES=$(NODES) MEMORY=$(MEMORY) NAME=$(NAME))"
 	@echo "make down    shut it down"
 	@echo "make image   build the OS image into $(IMAGE)"
 	@echo "make test    everything that CI checks"
+	@echo "make bench   measure the figures of docs/benchmarks.md again"
 	@echo "make sim     repeat one simulated run          (SEED=$(SEED) STEPS=$(STEPS))"
 
 up: image run-deps
@@ -100,6 +101,11 @@ planted:
 
 vm: test-deps
 	PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
+
+# Ten minutes on a machine that does nothing else; a busy one gives figures that mean nothing.
+bench: image test-deps
+	cargo build --release --locked -p podium-qemu-tests -p podium-store --example bench --example bare_init --example commit_rate
+	$(RELEASE)/examples/bench --image $(IMAGE) --programs $(RELEASE) --page docs/benchmarks.md
 
 clean:
 	rm -rf .podium/clusters .podium/image

@@ -52,6 +52,11 @@ impl Child {
         self.process.id()
     }
 
+    /// What the process prints, if it was started with a pipe for it; once.
+    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.process.stdout.take()
+    }
+
     /// Waits for the end, at most for `limit`. `None`: it still runs.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! How many transactions a second are committed, on real files: 1 and 3 members in one process,
 //! 1 and 64 clients, values of 1 KiB.
 //!
-//! `cargo run --release -p podium-store --example commit_rate -- [folder] [seconds]`
+//! `cargo run --release -p podium-store --example commit_rate -- [folder] [seconds]`; with COMMIT_RATE_PLAIN set, only numbers,
+//! times in milliseconds.
 //!
 //! The members share one disk and the machine's cores, as etcd's do in the comparison that
 //! docs/benchmarks.md describes. The network between them is a function call.
@@ -117,6 +118,8 @@ async fn main() {
     let seconds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(5);
     println!("members clients  commits/s  median     p99        resident");
     for count in [1, 3] {
+        // A folder for each: files of the last may still be made while its tasks end.
+        let folder = folder.join(count.to_string());
         // Left over from a run that was interrupted, or nothing.
         let _ = std::fs::remove_dir_all(&folder);
         let stores = start(count, &folder).await;
@@ -125,6 +128,12 @@ async fn main() {
         for clients in [1, 64] {
             let (rate, median, p99) = measure(leader, clients, Duration::from_secs(seconds)).await;
             let resident = resident_kib() / 1024;
+            if std::env::var_os("COMMIT_RATE_PLAIN").is_some() {
+                let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+                let (median, p99) = (milliseconds(median), milliseconds(p99));
+                println!("{count} {clients} {rate:.1} {median:.3} {p99:.3}");
+                continue;
+            }
             println!(
                 "{count:7} {clients:7} {rate:10.0}  {median:>9.2?}  {p99:>9.2?}  {resident:5} MiB"
             );
