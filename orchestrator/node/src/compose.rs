@@ -31,6 +31,7 @@ use crate::identity::{Identity, ServerNames};
 use crate::images::LocalImages;
 use crate::lead::{self, Leading};
 use crate::machine::{self, Machine};
+use crate::name;
 use crate::network::{Network, SharedDataplane};
 use crate::references::Replica;
 use crate::register::Registration;
@@ -109,7 +110,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("TLS is set up twice"))?;
-    let (config, machine_status) = machine::introduce().await?;
+    let (config, _) = machine::introduce().await?;
     if config.cluster.expect != 1 {
         bail!(
             "cluster.expect is {}: this version forms clusters of one machine only",
@@ -122,8 +123,12 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let (identity, store) = store;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let dataplane = Arc::new(Mutex::new(open_dataplane(ranges)?));
-    let name = machine_status.hostname.clone();
     wait_for_address(&mut machine).await;
+    // With an address comes what DHCP calls the machine.
+    let (_, machine_status) = machine::introduce().await?;
+    let configured = config.machine.hostname.as_deref();
+    let name =
+        name::keep(&Path::new(STATE).join("identity"), configured, &machine_status.hostname)?;
     let handle: Arc<dyn StoreHandle> = store.clone();
     let IpAddr::V4(services) = ranges.services.address else {
         bail!("cluster.serviceCIDR is not IPv4")

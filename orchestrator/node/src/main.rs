@@ -23,6 +23,7 @@ mod identity;
 mod images;
 mod lead;
 mod machine;
+mod name;
 mod network;
 mod references;
 mod register;
