@@ -27,6 +27,7 @@ pub mod driver;
 pub mod endpoint_slice;
 pub mod event;
 pub mod event_collector;
+pub mod forming;
 pub mod name;
 pub mod namespace;
 pub mod object;
