@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authority::Prover;
+use crate::client::{SharedClient, Voter};
 use crate::identity::{Identity, ServerNames};
 use crate::images::LocalImages;
 use crate::lead::{self, Leading};
@@ -282,12 +283,8 @@ impl Parts {
         let store: Arc<dyn StoreHandle> = self.store.clone();
         let seams = Seams {
             references: Arc::new(Replica::new(store)),
-            statuses: Arc::new(Statuses::new(self.pipeline.clone(), &self.name)),
-            events: Arc::new(Events::start(
-                self.pipeline.clone(),
-                Arc::clone(&self.clock),
-                &self.name,
-            )),
+            statuses: Arc::new(Statuses::new(self.client())),
+            events: Arc::new(Events::start(self.client(), Arc::clone(&self.clock))),
             network: Arc::new(network),
             images: Arc::new(LocalImages::new(images)),
             launcher: Arc::new(ProcessLauncher::new(config.shim.clone())),
@@ -295,9 +292,14 @@ impl Parts {
         Agent::start(config, seams).await.context("start the agent")
     }
 
+    /// The API as this node uses it.
+    fn client(&self) -> SharedClient {
+        Arc::new(Voter::new(self.pipeline.clone(), &self.name))
+    }
+
     fn registration(&self, agent: Agent) -> Registration {
         Registration {
-            pipeline: self.pipeline.clone(),
+            client: self.client(),
             clock: Arc::clone(&self.clock),
             agent,
             name: self.name.clone(),

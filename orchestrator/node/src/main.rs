@@ -16,6 +16,7 @@
 
 mod authority;
 mod calls;
+mod client;
 mod compose;
 mod files;
 mod follow;

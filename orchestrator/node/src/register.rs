@@ -7,15 +7,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use podium_agent::{Agent, NodeFacts};
-use podium_api::pipeline::WriteOptions;
+use podium_api::Status;
 use podium_api::seams::Clock;
-use podium_api::{Pipeline, Status, Target, User};
+use podium_control::Step;
 use podium_init::protocol::Status as MachineStatus;
 use podium_types::kind::resources;
 use podium_types::{ObjectKey, object};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::watch;
+
+use crate::client::{Refusal, SharedClient};
 
 /// Facts change seldom (images, pressure); looking is cheap.
 const LOOK: Duration = Duration::from_secs(10);
@@ -24,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What the objects are made from.
 pub(crate) struct Registration {
-    pub(crate) pipeline: Pipeline,
+    pub(crate) client: SharedClient,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) agent: Agent,
     pub(crate) name: String,
@@ -42,8 +44,8 @@ impl Registration {
                     registered.send_if_modified(|known| !std::mem::replace(known, true));
                     LOOK
                 }
-                Err(status) => {
-                    tracing::debug!(message = %status.message, "this node is not registered yet");
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "this node is not registered yet");
                     RETRY
                 }
             };
@@ -54,7 +56,7 @@ impl Registration {
         }
     }
 
-    async fn write(&self) -> Result<(), Status> {
+    async fn write(&self) -> Result<(), Refusal> {
         let facts = self.agent.node_facts().await;
         let addresses = self.addresses.borrow().clone();
         let node = ObjectKey::new(resources::NODES, "", self.name.clone());
@@ -68,54 +70,35 @@ impl Registration {
         self.update_status(&machine, want["status"].take()).await
     }
 
-    fn user(&self) -> User {
-        User::system(&format!("node:{}", self.name))
-    }
-
     /// Makes the object if it is not there.
-    async fn ensure(&self, key: &ObjectKey, want: &Value) -> Result<(), Status> {
-        if self.present(key).await?.is_some() {
+    async fn ensure(&self, key: &ObjectKey, want: &Value) -> Result<(), Refusal> {
+        if self.client.get(key).await?.is_some() {
             return Ok(());
         }
-        let target = Target { name: "", ..target(key)? };
-        match self
-            .pipeline
-            .create(&self.user(), &target, want.clone().into(), &WriteOptions::default())
-            .await
-        {
-            Err(status) if status.reason != "AlreadyExists" => Err(status),
+        let step = Step::Create { resource: key.resource.clone(), object: want.clone() };
+        match self.client.call(step).await {
+            Err(refusal) if !refusal.is("AlreadyExists") => Err(refusal),
             _ => Ok(()),
         }
     }
 
     /// Writes the status if it differs.
-    async fn update_status(&self, key: &ObjectKey, status: Value) -> Result<(), Status> {
-        let Some(mut present) = self.present(key).await? else {
-            return Err(Status::not_found(&key.resource, &key.name));
+    async fn update_status(&self, key: &ObjectKey, status: Value) -> Result<(), Refusal> {
+        let Some(mut present) = self.client.get(key).await? else {
+            return Err(Status::not_found(&key.resource, &key.name).into());
         };
         if present.get("status") == Some(&status) {
             return Ok(());
         }
         object::map_of(&mut present).insert("status".to_owned(), status);
-        let target = target(key)?.part("status").ok_or_else(Status::no_such_resource)?;
-        self.pipeline
-            .update(&self.user(), &target, present.into(), &WriteOptions::default())
-            .await
-            .map(drop)
-    }
-
-    async fn present(&self, key: &ObjectKey) -> Result<Option<Value>, Status> {
-        let view =
-            self.pipeline.store().read().await.map_err(|error| Status::from_store(&error))?;
-        let Some(record) = view.get(&key.storage_key()) else { return Ok(None) };
-        let mut object: Value = serde_json::from_slice(&record.value).map_err(Status::internal)?;
-        object::set_resource_version(&mut object, Some(record.mod_revision.0));
-        Ok(Some(object))
+        let key = key.clone();
+        let step = Step::Update { key, subresource: Some("status"), object: present };
+        self.client.call(step).await.map(drop)
     }
 
     /// A condition that has not changed keeps its times.
-    async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Status> {
-        let Some(present) = self.present(key).await? else { return Ok(()) };
+    async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Refusal> {
+        let Some(present) = self.client.get(key).await? else { return Ok(()) };
         let known = object::list_at(&present, &["status", "conditions"]);
         let Some(wanted) = want.pointer_mut("/status/conditions").and_then(Value::as_array_mut)
         else {
@@ -233,10 +216,6 @@ impl Registration {
             },
         })
     }
-}
-
-fn target(key: &ObjectKey) -> Result<Target<'_>, Status> {
-    Target::object(key).ok_or_else(Status::no_such_resource)
 }
 
 fn node_addresses(name: &str, addresses: &[IpAddr]) -> Vec<Value> {
