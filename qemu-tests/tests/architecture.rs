@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("podium-store", &["podium-types"]),
     ("podium-control", &["podium-types"]),
     ("podium-api", &["podium-store", "podium-types"]),
+    ("podium-peer", &["podium-control", "podium-store"]),
     (
         "podium-agent",
         &[
@@ -41,6 +42,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "podium-images",
             "podium-init",
             "podium-link",
+            "podium-peer",
             "podium-store",
             "podium-types",
         ],
@@ -60,6 +62,7 @@ const MAY_USE_TOKIO: &[&str] = &[
     "podium-dns",
     "podium-images",
     "podium-node",
+    "podium-peer",
     "podium-qemu-tests",
     "podium-store",
 ];
