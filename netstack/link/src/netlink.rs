@@ -2,6 +2,7 @@
 //!
 //! A socket belongs to the network namespace it was opened in, so a client opened inside a pod's namespace keeps
 //! speaking about that namespace. Changes are idempotent: adding what is there and removing what is not are no errors.
+//! What only networks of several nodes need (tunnels, static neighbours) is in `netlink/overlay.rs`.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,12 +18,17 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::Cidr;
+
+mod overlay;
+
+pub use overlay::{Neighbour, NeighbourTable, Vxlan};
 
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
@@ -91,6 +97,8 @@ pub struct Route {
     pub preferred_source: Option<IpAddr>,
     /// Lower wins.
     pub metric: u32,
+    /// The router is at the link's other end although no address of the link says so.
+    pub onlink: bool,
 }
 
 /// A connection to the kernel's routing subsystem.
@@ -480,6 +488,7 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
         link: 0,
         preferred_source: None,
         metric: 0,
+        onlink: message.header.flags.contains(RouteFlags::Onlink),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -513,6 +522,9 @@ fn route_message(route: &Route) -> RouteMessage {
     message.header.scope =
         if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     message.header.kind = RouteType::Unicast;
+    if route.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
     if route.destination.prefix_length > 0 {
         message
             .attributes

@@ -54,6 +54,7 @@ fn adding_twice_is_adding_once() {
             link,
             preferred_source: Some("10.244.0.1".parse().expect("an address")),
             metric: 0,
+            onlink: false,
         };
         for _ in 0..2 {
             netlink.add_address(link, cidr("10.244.0.1/32")).expect("an address");
@@ -84,6 +85,7 @@ fn removing_what_is_not_there_is_no_error() {
             link,
             preferred_source: None,
             metric: 0,
+            onlink: false,
         };
         netlink.delete_route(&route).expect("no route");
         netlink.delete_link(link).expect("the link");
