@@ -38,7 +38,7 @@ use crate::references::Replica;
 use crate::register::Registration;
 use crate::services::{self, Catalogue};
 use crate::sinks::{Events, Statuses};
-use crate::streams::Streams;
+use crate::streams::local::Streams;
 use crate::workload;
 
 const STATE: &str = "/var/lib/podium";

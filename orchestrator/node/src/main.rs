@@ -31,6 +31,7 @@ mod register;
 mod services;
 mod sinks;
 mod streams;
+mod worker;
 mod workload;
 
 use std::process::ExitCode;
