@@ -57,7 +57,22 @@ pub struct Cluster {
     pub pod_cidr: Cidr,
     /// Service addresses; `kubernetes` is the first and DNS the tenth. IPv4, host bits zero.
     pub service_cidr: Cidr,
+    /// How packets of pods reach other machines; the same on all machines of a cluster.
+    pub overlay: Overlay,
 }
+
+/// How packets of pods reach other machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overlay {
+    /// Encrypted: UDP port 51820.
+    #[default]
+    WireGuard,
+    /// In the clear, over any network: UDP port 4789.
+    Vxlan,
+    /// As they are: the machines share one Ethernet, which lets pods' addresses pass.
+    Routes,
+}
+
 
 /// The shared secret of a cluster, at least [`TOKEN_MIN_BYTES`] long. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

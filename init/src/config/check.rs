@@ -9,8 +9,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::document::{self, Document};
 use super::outline::Outline;
 use super::{
-    API_VERSION, Cidr, Cluster, Credential, KIND, Machine, MachineConfig, Mirror, Network, Problem,
-    Registry, TOKEN_MIN_BYTES, Timings, Token,
+    API_VERSION, Cidr, Cluster, Credential, KIND, Machine, MachineConfig, Mirror, Network, Overlay,
+    Problem, Registry, TOKEN_MIN_BYTES, Timings, Token,
 };
 
 /// SubjectPublicKeyInfo of an uncompressed P-256 key, up to the point itself (RFC 5480): the rest is always 65 bytes.
@@ -107,7 +107,21 @@ impl Checker<'_> {
                 format!("{service_cidr} overlaps podCIDR {pod_cidr}"),
             );
         }
-        Cluster { name: cluster.name, token, admin_key, expect, pod_cidr, service_cidr }
+        let overlay = self.overlay(cluster.overlay.as_deref());
+        Cluster { name: cluster.name, token, admin_key, expect, pod_cidr, service_cidr, overlay }
+    }
+
+    fn overlay(&mut self, text: Option<&str>) -> Overlay {
+        match text {
+            None | Some("wireguard") => return Overlay::WireGuard,
+            Some("vxlan") => return Overlay::Vxlan,
+            Some("routes") => return Overlay::Routes,
+            Some(other) => self.problem(
+                "cluster.overlay",
+                format!("must be wireguard, vxlan or routes, found {other:?}"),
+            ),
+        }
+        Overlay::default()
     }
 
     /// The reason never repeats the token: it goes to a console that others may read.

@@ -48,6 +48,9 @@ pub struct Cluster {
     /// `10.96.0.0/16` if left out.
     #[serde(default, rename = "serviceCIDR", skip_serializing_if = "Option::is_none")]
     pub service_cidr: Option<String>,
+    /// `wireguard` (if left out), `vxlan` or `routes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<String>,
 }
 
 impl std::fmt::Debug for Cluster {

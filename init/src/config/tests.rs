@@ -154,6 +154,22 @@ fn overlapping_ranges_are_refused() {
 }
 
 #[test]
+fn the_overlay_is_one_of_three_and_encrypted_unless_told_otherwise() {
+    let overlay = |line: &str| {
+        let yaml = GOOD.replace("  expect: 1\n", &format!("  expect: 1\n{line}"));
+        decode(&yaml).expect("a good document").cluster.overlay
+    };
+    assert_eq!(overlay(""), Overlay::WireGuard);
+    assert_eq!(overlay("  overlay: wireguard\n"), Overlay::WireGuard);
+    assert_eq!(overlay("  overlay: vxlan\n"), Overlay::Vxlan);
+    assert_eq!(overlay("  overlay: routes\n"), Overlay::Routes);
+    assert_eq!(
+        replaced("  expect: 1\n", "  expect: 1\n  overlay: geneve\n"),
+        ["cluster.overlay (line 8): must be wireguard, vxlan or routes, found \"geneve\""]
+    );
+}
+
+#[test]
 fn an_address_and_dhcp_exclude_each_other() {
     assert_eq!(
         replaced("    gateway: 10.0.2.2\n", "    gateway: 10.0.2.2\n    dhcp: true\n"),
