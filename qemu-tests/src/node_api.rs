@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 mod authority;
+pub mod session;
 
 pub use authority::cluster_authority;
 

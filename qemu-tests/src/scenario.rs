@@ -12,6 +12,8 @@ use crate::kubectl::Kubectl;
 use crate::layout::Layout;
 use crate::{Cluster, ClusterOptions};
 
+mod machines;
+
 /// How long a machine may take to become Ready on a busy host.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
