@@ -37,7 +37,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use report::{Quorum, quorum};
+pub use report::{Quorum, conflict, quorum};
 
 /// SHA-256 of a machine's public identity key (SubjectPublicKeyInfo, DER): its name among machines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

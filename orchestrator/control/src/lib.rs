@@ -28,8 +28,10 @@ pub mod endpoint_slice;
 pub mod event;
 pub mod event_collector;
 pub mod forming;
+pub mod health;
 pub mod name;
 pub mod namespace;
+pub mod node_lifecycle;
 pub mod object;
 pub mod plan;
 pub mod pod;
@@ -39,6 +41,7 @@ pub mod replica_set;
 pub mod resources;
 pub mod scheduler;
 pub mod selector;
+pub mod taint_eviction;
 mod tally;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

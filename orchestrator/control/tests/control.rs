@@ -3,6 +3,7 @@
 mod control {
     mod collection;
     mod endpoints;
+    mod lifecycle;
     mod namespaces;
     mod planted;
     mod random;

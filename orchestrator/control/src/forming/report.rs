@@ -40,15 +40,19 @@ pub(super) fn of(situation: &Situation<'_>, choice: Option<&BTreeSet<Fingerprint
     match situation.standing {
         Standing::Blank { accepted: None } => blank(situation, choice),
         Standing::Blank { accepted: Some(set) } => accepted(situation, set),
-        Standing::Member(cluster) => stranger(situation, *cluster)
-            .unwrap_or_else(|| format!("a member of cluster {cluster}")),
-        Standing::Worker(cluster) => stranger(situation, *cluster)
-            .unwrap_or_else(|| format!("a worker of cluster {cluster}")),
+        Standing::Member(cluster) => {
+            conflict(situation).unwrap_or_else(|| format!("a member of cluster {cluster}"))
+        }
+        Standing::Worker(cluster) => {
+            conflict(situation).unwrap_or_else(|| format!("a worker of cluster {cluster}"))
+        }
     }
 }
 
 /// Two clusters with one token: nothing that machines could settle.
-fn stranger(situation: &Situation<'_>, mine: ClusterId) -> Option<String> {
+#[must_use]
+pub fn conflict(situation: &Situation<'_>) -> Option<String> {
+    let mine = situation.standing.cluster()?;
     let (key, hello) = situation
         .seen()
         .find(|(_, hello)| hello.standing.cluster().is_some_and(|it| it != mine))?;
