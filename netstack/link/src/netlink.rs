@@ -388,6 +388,28 @@ impl LinkWatch {
         Ok(Self { socket })
     }
 
+    /// Waits until there is a notice, and forgets all that there are.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn wait(&mut self) -> Result<(), NetlinkError> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let failed = |error: nix::Error| NetlinkError::Socket {
+            doing: "waiting for link changes".to_owned(),
+            source: error.into(),
+        };
+        loop {
+            let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut sockets, PollTimeout::NONE) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if self.drain() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Forgets all notices so far; whether there were any. What changed is to be read afresh from [`Netlink::links`].
     pub fn drain(&mut self) -> bool {
         let mut any = false;
