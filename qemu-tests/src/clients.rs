@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 use crate::history::{Action, Operation};
-use crate::node_api::session::{Failure, Session};
+use crate::links::machine_name;
+
+mod session;
+
+use session::{Failure, Session};
 
 /// What an operation may take. A leader's loss takes an emulated cluster ten seconds and more; who waits that long has not
 /// lost the answer yet.
@@ -33,6 +37,64 @@ pub struct Load {
     pub readers: usize,
     /// Registers, which all clients use alike.
     pub registers: usize,
+}
+
+/// Writes through one machine and reads at once through the others, one after the other, and fails if one of them is behind.
+/// Whoever does not answer is asked again: it may lead no more, or may be off.
+///
+/// # Errors
+/// A machine answers with an old value, or nobody answers within `limit` for one round.
+pub fn read_what_was_written(
+    cluster: &mut Cluster,
+    machines: &[u16],
+    rounds: u64,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let open = |cluster: &mut Cluster, machine: &u16| -> anyhow::Result<(u16, Session)> {
+        Ok((*machine, Session::new(cluster.api_of(*machine)?, ANSWER_LIMIT)))
+    };
+    let mut sessions =
+        machines.iter().map(|it| open(cluster, it)).collect::<anyhow::Result<Vec<_>>>()?;
+    let register = usize::MAX;
+    let path = format!("{COLLECTION}/{}", name(register));
+    let Some((_, first)) = sessions.first_mut() else { return Ok(()) };
+    patiently(limit, || {
+        let answer = first.request("POST", COLLECTION, Some(&object(register, 0)));
+        // An earlier attempt may have made it.
+        answer.ok().filter(|answer| answer.status == 201 || answer.status == 409)
+    })?;
+    for round in 1..=rounds {
+        let count = sessions.len().max(1);
+        sessions.rotate_left(1);
+        let writer = usize::try_from(round)? % count;
+        let (_, session) = &mut sessions[writer];
+        patiently(limit, || {
+            let answer = session.request("PUT", &path, Some(&object(register, round))).ok()?;
+            (answer.status == 200).then_some(())
+        })?;
+        for (machine, session) in &mut sessions {
+            let read = patiently(limit, || {
+                value_of(&session.request("GET", &path, None).ok()?.json().ok()?)
+            })?;
+            if read != round {
+                bail!("{} reads {read} after {round} was written", machine_name(*machine));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn patiently<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("no answer within {limit:?}");
+        }
+        std::thread::park_timeout(PAUSE);
+    }
 }
 
 /// Clients at work. Dropping them stops them.

@@ -133,22 +133,30 @@ impl Registry {
         .to_string()
     }
 
+    /// Loads an image, whatever its tags have meant before.
+    ///
+    /// # Errors
+    /// It cannot be made, or the registry does not take it.
+    pub fn push(&self, image: &content::Image) -> anyhow::Result<()> {
+        let layout = self.cache.join("images").join(image.name);
+        image.write_layout(&layout)?;
+        for tag in image.tags {
+            let mut push = Command::new("skopeo");
+            push.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+                .arg(format!("oci:{}:{}", layout.display(), content::LAYOUT_TAG))
+                .arg(format!("docker://{}/{}:{tag}", self.address, image.name));
+            debian::run(push).with_context(|| format!("push {}:{tag}", image.name))?;
+        }
+        Ok(())
+    }
+
     fn load(&self) -> anyhow::Result<()> {
-        let layouts = self.cache.join("images");
         for image in content::images(&self.cache)? {
             let marker = self.folder.join(format!("{}.loaded", image.name.replace('/', "_")));
             if marker.exists() {
                 continue;
             }
-            let layout = layouts.join(image.name);
-            image.write_layout(&layout)?;
-            for tag in image.tags {
-                let mut push = Command::new("skopeo");
-                push.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
-                    .arg(format!("oci:{}:{}", layout.display(), content::LAYOUT_TAG))
-                    .arg(format!("docker://{}/{}:{tag}", self.address, image.name));
-                debian::run(push).with_context(|| format!("push {}:{tag}", image.name))?;
-            }
+            self.push(&image)?;
             std::fs::write(marker, "")?;
         }
         Ok(())

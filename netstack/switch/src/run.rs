@@ -282,8 +282,8 @@ impl Worker {
         let timeout = idle.and_then(|idle| Timespec::try_from(idle).ok());
         let mut fds = vec![PollFd::from_borrowed_fd(self.woken.as_fd(), PollFlags::IN)];
         for port in &self.ports {
-            let write = if port.wants_to_write() { PollFlags::OUT } else { PollFlags::empty() };
-            fds.push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN | write));
+            fds.push(PollFd::from_borrowed_fd(port.arriving(), PollFlags::IN));
+            fds.extend(port.leaving().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         }
         for interest in self.gateway.interests() {
             let mut flags = PollFlags::empty();

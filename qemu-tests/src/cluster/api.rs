@@ -115,6 +115,14 @@ impl Cluster {
         Ok(path)
     }
 
+    /// PEM of the authority of the cluster that a machine belongs to, as the machine itself proves it now.
+    ///
+    /// # Errors
+    /// The machine does not answer, or does not hold the token.
+    pub fn authority_of(&self, index: u16) -> anyhow::Result<String> {
+        cluster_authority(self.api_address(index), self.credentials.token())
+    }
+
     /// Forgets what the rig knows of the cluster, because its machines form another.
     pub fn forget_authority(&mut self) {
         self.authority = None;

@@ -55,6 +55,9 @@ pub struct Image {
     nodes: BTreeMap<String, Node>,
 }
 
+/// busybox's ping cannot forbid fragments.
+const PING_PACKAGES: [&str; 5] = ["iputils-ping", "libc6", "libcap2", "libidn2-0", "libunistring2"];
+
 /// All images of the rig.
 ///
 /// # Errors
@@ -81,6 +84,22 @@ fn busybox(cache: &Path) -> anyhow::Result<Image> {
         folder: "/",
         nodes,
     })
+}
+
+/// busybox, and iputils' ping as `iputils-ping`, for scenarios: the rig does not load it by itself.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn ping(cache: &Path) -> anyhow::Result<Image> {
+    let tree = debian::unpack(cache, "ping", &PING_PACKAGES)?;
+    let mut image = busybox(cache)?;
+    for folder in ["lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
+        add_libraries(&tree, folder, &mut image.nodes)?;
+    }
+    let from = debian::resolve(&tree, "bin/ping")?;
+    image.nodes.insert("bin/iputils-ping".to_owned(), Node::File { from, mode: 0o755 });
+    (image.name, image.tags) = ("library/ping", &["latest"]);
+    Ok(image)
 }
 
 fn redis(cache: &Path) -> anyhow::Result<Image> {

@@ -145,7 +145,7 @@ impl Rig {
     /// # Errors
     /// The pod cannot be reached, or Redis does not answer.
     pub fn redis(&self, host: &str, command: &str) -> anyhow::Result<String> {
-        let script = format!("printf '{command}\\r\\n' | nc -w 5 {host} 6379");
+        let script = format!("printf '{command}\\r\\n' | nc -w 3 {host} 6379");
         let answer = self.exec(&["sh", "-c", &script])?.replace('\r', "");
         ensure!(!answer.is_empty(), "no answer to {command}");
         Ok(answer.trim_end().to_owned())

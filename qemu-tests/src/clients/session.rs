@@ -9,11 +9,11 @@ use anyhow::{Context as _, ensure};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
-use super::{ANSWER_BYTES_MAX, Answer, Https, parse};
+use crate::node_api::{ANSWER_BYTES_MAX, Answer, Https, parse};
 
 /// What became of a request that was not answered.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The server never got it.
     NotSent(anyhow::Error),
     /// The server may have done it.
@@ -22,8 +22,7 @@ pub enum Failure {
 
 impl Failure {
     /// The cause.
-    #[must_use]
-    pub fn into_error(self) -> anyhow::Error {
+    pub(super) fn into_error(self) -> anyhow::Error {
         let (Self::NotSent(error) | Self::Unknown(error)) = self;
         error
     }
@@ -31,7 +30,7 @@ impl Failure {
 
 /// A server, and a connection to it as long as it lasts.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     server: Https,
     limit: Duration,
     stream: Option<StreamOwned<ClientConnection, TcpStream>>,
@@ -39,8 +38,7 @@ pub struct Session {
 
 impl Session {
     /// A session with `server`, which has `limit` for each answer.
-    #[must_use]
-    pub fn new(server: Https, limit: Duration) -> Self {
+    pub(super) fn new(server: Https, limit: Duration) -> Self {
         Self { server, limit, stream: None }
     }
 
@@ -48,7 +46,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`Failure`]. An answer that refuses the request is an answer.
-    pub fn request(
+    pub(super) fn request(
         &mut self,
         method: &str,
         path: &str,
