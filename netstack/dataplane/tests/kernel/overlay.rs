@@ -1,5 +1,5 @@
-//! Several nodes on one wire, and the pods on them. WireGuard is not here: kernels that tests run on lack it, so it is
-//! shown on the shipped image.
+//! Several nodes on one wire, and the pods on them. WireGuard is tested where the kernel has it: the shipped one does, and
+//! the scenario that runs these tests on it asks for it by `PODIUM_TEST_WIREGUARD`, so that its absence is a failure there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use podium_dataplane::overlay::{
-    Applied, Overlay, OverlayConfig, OverlayMode, OverlayPeer, VXLAN_LINK, VXLAN_PORT,
+    Applied, Overlay, OverlayConfig, OverlayMode, OverlayPeer, PrivateKey, VXLAN_LINK, VXLAN_PORT,
+    WIREGUARD_PORT,
 };
 use podium_dataplane::{
     Dataplane, DataplaneConfig, Endpoint, NODE_LINK, PodLink, Protocol, ServiceAddress,
@@ -26,6 +27,45 @@ const UPLINK_MTU: u32 = 1500;
 const ECHO: u16 = 7;
 /// Of an IPv4 and a UDP header.
 const HEADERS: usize = 28;
+
+/// How packets reach other nodes, without the node's own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    WireGuard,
+    Vxlan,
+    Routes,
+}
+
+impl Mode {
+    fn of(self, number: u8) -> OverlayMode {
+        match self {
+            Self::WireGuard => OverlayMode::WireGuard(key(number)),
+            Self::Vxlan => OverlayMode::Vxlan,
+            Self::Routes => OverlayMode::Routes,
+        }
+    }
+
+    fn overhead_bytes(self) -> u32 {
+        self.of(1).overhead_bytes(IpAddr::V4(underlay(1)))
+    }
+}
+
+fn key(number: u8) -> PrivateKey {
+    PrivateKey::new([number; 32])
+}
+
+/// The modes that this kernel has.
+fn modes() -> Vec<Mode> {
+    let mut modes = vec![Mode::Vxlan, Mode::Routes];
+    let make = || Netlink::open().expect("rtnetlink").add_wireguard("probe", 1420);
+    let made = Namespace::new().run(make);
+    if made.is_ok() {
+        modes.push(Mode::WireGuard);
+    } else {
+        assert!(std::env::var_os("PODIUM_TEST_WIREGUARD").is_none(), "{made:?}");
+    }
+    modes
+}
 
 /// A wire with machines on it.
 struct Wire(Namespace);
@@ -82,7 +122,7 @@ fn pod_address(number: u8) -> Ipv4Addr {
 /// A node with the underlay address .`number`, the part `number` of the pod addresses, and one pod.
 struct Node {
     number: u8,
-    mode: OverlayMode,
+    mode: Mode,
     namespace: Namespace,
     pod: Namespace,
     dataplane: Dataplane,
@@ -90,7 +130,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(wire: &Wire, number: u8, mode: OverlayMode) -> Self {
+    fn new(wire: &Wire, number: u8, mode: Mode) -> Self {
         let (namespace, pod) = (Namespace::new(), Namespace::new());
         wire.plug(&namespace, number);
         let mut dataplane = namespace.run(|| {
@@ -105,14 +145,14 @@ impl Node {
         let address = pod_address(number);
         let link = PodLink { name: &name, namespace: pod.as_fd(), address };
         namespace.run(|| dataplane.attach_pod(&link)).expect("attach");
-        let overlay = namespace.run(|| open_overlay(number, &mode));
+        let overlay = namespace.run(|| open_overlay(number, mode));
         Self { number, mode, namespace, pod, dataplane, overlay }
     }
 
     /// What a restart of the node does: everything is opened anew.
     fn restart(&mut self) {
-        let (number, mode) = (self.number, self.mode.clone());
-        let opened = self.namespace.run(|| (open_dataplane(number), open_overlay(number, &mode)));
+        let (number, mode) = (self.number, self.mode);
+        let opened = self.namespace.run(|| (open_dataplane(number), open_overlay(number, mode)));
         (self.dataplane, self.overlay) = opened;
     }
 
@@ -120,7 +160,7 @@ impl Node {
         let all: BTreeMap<String, OverlayPeer> = numbers
             .iter()
             .filter(|number| **number != self.number)
-            .map(|number| (format!("n{number}"), peer(*number)))
+            .map(|number| (format!("n{number}"), peer(self.mode, *number)))
             .collect();
         let own = IpAddr::V4(underlay(self.number));
         let overlay = &mut self.overlay;
@@ -149,25 +189,29 @@ fn open_dataplane(number: u8) -> Dataplane {
     Dataplane::open(config).expect("a data path")
 }
 
-fn open_overlay(number: u8, mode: &OverlayMode) -> Overlay {
+fn open_overlay(number: u8, mode: Mode) -> Overlay {
     let cluster_pods = cidr("10.244.0.0/16");
-    let config = OverlayConfig { mode: mode.clone(), node_pods: part(number), cluster_pods };
+    let config = OverlayConfig { mode: mode.of(number), node_pods: part(number), cluster_pods };
     Overlay::open(config).expect("an overlay")
 }
 
-fn peer(number: u8) -> OverlayPeer {
+fn peer(mode: Mode, number: u8) -> OverlayPeer {
     OverlayPeer {
-        public_key: None,
-        endpoint: SocketAddr::from((underlay(number), VXLAN_PORT)),
+        public_key: Some(key(number).public()),
+        endpoint: endpoint(mode, number),
         addresses: BTreeSet::from([IpAddr::V4(underlay(number))]),
         pods: vec![part(number)],
     }
 }
 
+fn endpoint(mode: Mode, last: u8) -> SocketAddr {
+    let port = if mode == Mode::WireGuard { WIREGUARD_PORT } else { VXLAN_PORT };
+    SocketAddr::from((underlay(last), port))
+}
+
 /// Nodes 1 to `count`, each with the others as peers.
-fn cluster(wire: &Wire, count: u8, mode: &OverlayMode) -> Vec<Node> {
-    let mut nodes: Vec<Node> =
-        (1..=count).map(|number| Node::new(wire, number, mode.clone())).collect();
+fn cluster(wire: &Wire, count: u8, mode: Mode) -> Vec<Node> {
+    let mut nodes: Vec<Node> = (1..=count).map(|number| Node::new(wire, number, mode)).collect();
     let numbers: Vec<u8> = (1..=count).collect();
     for node in &mut nodes {
         assert!(node.apply(&numbers).changed > 0);
@@ -207,15 +251,11 @@ fn comes_back(socket: &UdpSocket, packet_bytes: usize) -> std::io::Result<bool> 
     Ok(received[..length] == sent)
 }
 
-fn modes() -> [OverlayMode; 2] {
-    [OverlayMode::Vxlan, OverlayMode::Routes]
-}
-
 #[test]
 fn pods_and_nodes_reach_those_of_other_nodes_with_their_own_addresses() {
     for mode in modes() {
         let wire = Wire::new();
-        let nodes = cluster(&wire, 3, &mode);
+        let nodes = cluster(&wire, 3, mode);
         nodes[1].pod.serve(8080, "pod");
         nodes[1].namespace.serve(9090, "node");
         let second = (pod_address(2), node_address(2));
@@ -236,7 +276,7 @@ fn pods_and_nodes_reach_those_of_other_nodes_with_their_own_addresses() {
 #[test]
 fn who_is_no_node_sees_the_nodes_address() {
     let wire = Wire::new();
-    let nodes = cluster(&wire, 1, &OverlayMode::Vxlan);
+    let nodes = cluster(&wire, 1, Mode::Vxlan);
     let outside = Namespace::new();
     wire.plug(&outside, 99);
     outside.serve(80, "outside");
@@ -248,7 +288,7 @@ fn who_is_no_node_sees_the_nodes_address() {
 fn a_service_reaches_an_endpoint_on_another_node() {
     for mode in modes() {
         let wire = Wire::new();
-        let mut nodes = cluster(&wire, 2, &mode);
+        let mut nodes = cluster(&wire, 2, mode);
         nodes[1].pod.serve(8080, "remote");
         let service = ServiceAddress { address: SERVICE, protocol: Protocol::Tcp, port: 80 };
         let endpoint = Endpoint { address: pod_address(2), port: 8080 };
@@ -266,9 +306,9 @@ fn a_service_reaches_an_endpoint_on_another_node() {
 fn a_packet_of_the_largest_size_passes_whole_and_a_larger_one_is_refused() {
     for mode in modes() {
         let wire = Wire::new();
-        let nodes = cluster(&wire, 2, &mode);
+        let nodes = cluster(&wire, 2, mode);
         echo(&nodes[1].pod);
-        let mtu = UPLINK_MTU - mode.overhead_bytes(IpAddr::V4(underlay(1)));
+        let mtu = UPLINK_MTU - mode.overhead_bytes();
         let largest = usize::try_from(mtu).expect("a size");
         let socket = uncut(&nodes[0].pod, pod_address(2));
         assert!(comes_back(&socket, largest).expect("the largest packet"), "{mode:?}");
@@ -295,9 +335,9 @@ fn pieces(namespace: &Namespace) -> u64 {
 fn the_largest_packet_follows_the_uplink() {
     for mode in modes() {
         let wire = Wire::new();
-        let mut nodes = cluster(&wire, 2, &mode);
+        let mut nodes = cluster(&wire, 2, mode);
         echo(&nodes[1].pod);
-        let overhead = mode.overhead_bytes(IpAddr::V4(underlay(1)));
+        let overhead = mode.overhead_bytes();
         for uplink_mtu in [1300, 1450] {
             for node in &mut nodes {
                 node.namespace.run(|| {
@@ -319,7 +359,7 @@ fn the_largest_packet_follows_the_uplink() {
 fn restarts_lose_no_packet_and_change_nothing() {
     for mode in modes() {
         let wire = Wire::new();
-        let mut nodes = cluster(&wire, 2, &mode);
+        let mut nodes = cluster(&wire, 2, mode);
         echo(&nodes[1].pod);
         let socket = uncut(&nodes[0].pod, pod_address(2));
         let (running, over) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -354,7 +394,7 @@ fn restarts_lose_no_packet_and_change_nothing() {
 fn peers_come_go_and_move_and_the_rest_stays() {
     for mode in modes() {
         let wire = Wire::new();
-        let mut nodes = cluster(&wire, 2, &mode);
+        let mut nodes = cluster(&wire, 2, mode);
         nodes[1].pod.serve(8080, "pod");
         let foreign = Route {
             destination: cidr("192.0.2.0/24"),
@@ -383,13 +423,14 @@ fn peers_come_go_and_move_and_the_rest_stays() {
             netlink.delete_address(uplink, Cidr::v4(underlay(2), 24)).expect("the old one");
             netlink.add_address(uplink, Cidr::v4(underlay(12), 24)).expect("an address");
         });
-        let moved = OverlayPeer { endpoint: (underlay(12), VXLAN_PORT).into(), ..peer(2) };
+        let moved = OverlayPeer { endpoint: endpoint(mode, 12), ..peer(mode, 2) };
         let (own, peers) = (IpAddr::V4(underlay(1)), BTreeMap::from([("n2".to_owned(), moved)]));
         let Node { overlay, namespace, .. } = &mut nodes[0];
         let applied = namespace.run(|| overlay.apply(own, &peers)).expect("apply");
         assert_eq!(applied.changed, 1, "{mode:?}: {:?}", applied.refused);
         let Node { overlay, namespace, .. } = &mut nodes[1];
-        let (own, peers) = (IpAddr::V4(underlay(12)), BTreeMap::from([("n1".to_owned(), peer(1))]));
+        let (own, peers) =
+            (IpAddr::V4(underlay(12)), BTreeMap::from([("n1".to_owned(), peer(mode, 1))]));
         namespace.run(|| overlay.apply(own, &peers)).expect("apply");
         assert!(nodes[0].pod.ask(pod_address(2), 8080).is_ok(), "{mode:?}");
     }
@@ -398,16 +439,16 @@ fn peers_come_go_and_move_and_the_rest_stays() {
 #[test]
 fn another_mode_takes_the_place_of_the_first() {
     let wire = Wire::new();
-    let mut nodes = cluster(&wire, 2, &OverlayMode::Vxlan);
+    let mut nodes = cluster(&wire, 2, Mode::Vxlan);
     nodes[1].pod.serve(8080, "pod");
-    for mode in [OverlayMode::Routes, OverlayMode::Vxlan] {
+    for mode in [Mode::Routes, Mode::Vxlan] {
         for node in &mut nodes {
-            node.mode = mode.clone();
+            node.mode = mode;
             node.restart();
             node.apply(&[1, 2]);
             let netlink = || Netlink::open().expect("rtnetlink").link(VXLAN_LINK);
             let link = node.namespace.run(netlink).expect("links");
-            assert_eq!(link.is_some(), mode == OverlayMode::Vxlan);
+            assert_eq!(link.is_some(), mode == Mode::Vxlan);
         }
         assert!(nodes[0].pod.ask(pod_address(2), 8080).is_ok(), "{mode:?}");
     }
@@ -416,7 +457,7 @@ fn another_mode_takes_the_place_of_the_first() {
 #[test]
 fn an_address_that_no_link_has_is_named() {
     let wire = Wire::new();
-    let mut node = Node::new(&wire, 1, OverlayMode::Vxlan);
+    let mut node = Node::new(&wire, 1, Mode::Vxlan);
     let (own, peers) = (IpAddr::V4(underlay(99)), BTreeMap::new());
     let overlay = &mut node.overlay;
     let error = node.namespace.run(|| overlay.apply(own, &peers)).expect_err("no such address");
