@@ -8,7 +8,8 @@
 //!   ├─ podium-meet/1    token proven both ways, hellos, proposals ── meet ──► what the others say
 //!   ├─ podium-store/1   members only, by pinned key ── link ──► the store's Transport
 //!   ├─ podium-node/1    nodes only: what a node and a voter say to each other
-//!   └─ podium-streams/1 nodes only: one stream of a pod each
+//!   ├─ podium-streams/1 nodes only: one stream of a pod each
+//!   └─ podium-beat/1    nodes only: that a node lives
 //! ```
 //!
 //! - An identity is a key. TLS carries it raw (RFC 7250): there are no certificates, so no dates and no names that could be

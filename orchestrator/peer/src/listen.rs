@@ -99,7 +99,7 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, place: Place, known
     match secured.protocol {
         Protocol::Meet => meet::serve(shared, secured, || drop(place)).await,
         Protocol::Store => link::serve(shared, secured, || drop(place)).await,
-        protocol @ (Protocol::Node | Protocol::Streams) => {
+        protocol @ (Protocol::Node | Protocol::Streams | Protocol::Beat) => {
             if shared.services.knows(&secured.key) {
                 drop(place);
                 shared.services.session(protocol, secured.into()).await;

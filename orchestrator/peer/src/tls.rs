@@ -35,10 +35,12 @@ pub enum Protocol {
     Node,
     /// A voter and the node of a pod.
     Streams,
+    /// A node and a voter: that the node lives. Apart from everything that may hold up a session.
+    Beat,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::Meet, Self::Store, Self::Node, Self::Streams];
+    const ALL: [Self; 5] = [Self::Meet, Self::Store, Self::Node, Self::Streams, Self::Beat];
 
     fn name(self) -> &'static [u8] {
         match self {
@@ -46,6 +48,7 @@ impl Protocol {
             Self::Store => b"podium-store/1",
             Self::Node => b"podium-node/1",
             Self::Streams => b"podium-streams/1",
+            Self::Beat => b"podium-beat/1",
         }
     }
 }
