@@ -53,8 +53,14 @@ impl TxToken for Leaving<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
         let mut frame = vec![0; length];
         let result = write(&mut frame);
-        // A frame that the kernel does not take is a lost frame; TCP repairs it.
-        let _ = self.0.0.send_to(&frame, &self.0.1);
+        // The kernel queues ten frames; QEMU keeps the next until there is room, and so does this card. What the kernel
+        // does not take for another reason is a lost frame; TCP repairs it.
+        let full = |sent: &std::io::Result<usize>| {
+            sent.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        while full(&self.0.0.send_to(&frame, &self.0.1)) {
+            std::thread::yield_now();
+        }
         result
     }
 }
