@@ -14,6 +14,7 @@ use podium_api::http::{OpenPath, Server, serve, tls_config};
 use podium_api::pipeline::{Cidr as ServiceCidr, Config as PipelineConfig};
 use podium_api::seams::{Clock, SystemClock, SystemIds};
 use podium_control::Settings;
+use podium_dataplane::overlay::{OverlayConfig, OverlayMode};
 use podium_dataplane::{Dataplane, DataplaneConfig, Endpoint};
 use podium_dns::{SharedZone, Upstreams, Zone};
 use podium_images::Images;
@@ -34,6 +35,7 @@ use crate::lead::{self, Leading};
 use crate::machine::{self, Machine};
 use crate::name;
 use crate::network::{Network, SharedDataplane};
+use crate::overlay::{self, Following, Published};
 use crate::references::Replica;
 use crate::register::Registration;
 use crate::services::{self, Catalogue};
@@ -45,8 +47,8 @@ const STATE: &str = "/var/lib/podium";
 /// The API's port on every node.
 const API_PORT: u16 = 6443;
 const DOMAIN: &str = "cluster.local";
-/// Ethernet's; the overlay of the next release takes from it.
-const POD_MTU_BYTES: u32 = 1500;
+/// What pods' links start from, less what the overlay adds; they follow the machine's link when it is looked at.
+const ETHERNET_MTU_BYTES: u32 = 1500;
 /// Each node's part of the pod network: 253 pods, more than a machine takes.
 const NODE_PREFIX_LENGTH: u8 = 24;
 /// DHCP on an emulated machine takes a few seconds; a cable may be plugged in much later, and then the node goes on.
@@ -66,6 +68,7 @@ struct Parts {
     identity: Identity,
     dataplane: SharedDataplane,
     ranges: Ranges,
+    overlay: OverlayMode,
 }
 
 /// Addresses that follow from the config.
@@ -123,7 +126,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let store = open_store(&config).await?;
     let (identity, store) = store;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let dataplane = Arc::new(Mutex::new(open_dataplane(ranges)?));
+    let overlay = overlay::mode(config.cluster.overlay, &Path::new(STATE).join("identity"))?;
+    let dataplane = Arc::new(Mutex::new(open_dataplane(ranges, &overlay)?));
     wait_for_address(&mut machine).await;
     // With an address comes what DHCP calls the machine.
     let (_, machine_status) = machine::introduce().await?;
@@ -151,6 +155,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         identity,
         dataplane,
         ranges,
+        overlay,
     };
     tracing::info!(milliseconds = started.elapsed().as_millis(), "the store is open");
     parts.start(started).await
@@ -181,13 +186,14 @@ async fn open_store(
     Ok((identity, Arc::new(store)))
 }
 
-fn open_dataplane(ranges: Ranges) -> anyhow::Result<Dataplane> {
+fn open_dataplane(ranges: Ranges, overlay: &OverlayMode) -> anyhow::Result<Dataplane> {
+    let overhead = overlay.overhead_bytes(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let config = DataplaneConfig {
         node_pods: ranges.node_pods,
         cluster_pods: ranges.cluster_pods,
         services: ranges.services,
         dns: ranges.dns,
-        mtu_bytes: POD_MTU_BYTES,
+        mtu_bytes: ETHERNET_MTU_BYTES - overhead,
     };
     Dataplane::open(config).context("prepare the data path")
 }
@@ -218,6 +224,17 @@ impl Parts {
             Arc::clone(&self.dataplane),
             Arc::clone(&zone),
         ));
+        tokio::spawn(overlay::run(Following {
+            store: Arc::clone(&handle),
+            name: self.name.clone(),
+            config: OverlayConfig {
+                mode: self.overlay.clone(),
+                node_pods: self.ranges.node_pods,
+                cluster_pods: self.ranges.cluster_pods,
+            },
+            dataplane: Arc::clone(&self.dataplane),
+            addresses: self.machine.addresses.clone(),
+        }));
         tokio::spawn(serve_names(self.ranges.dns, zone, self.machine.nameservers.clone()));
         tokio::spawn(lead::run(Leading {
             store: Arc::clone(&handle),
@@ -306,6 +323,7 @@ impl Parts {
             pod_cidr: self.ranges.node_pods.to_string(),
             machine: self.machine_status.clone(),
             addresses: self.machine.addresses.clone(),
+            overlay: Published::new(&self.overlay),
         }
     }
 

@@ -8,6 +8,7 @@
 //!    │          │ └── lead: bootstrap and controllers, while this member leads
 //!    │          └──── register: this node's own Node and Machine objects
 //!    └─ watch ─► follow ─┬─► services: the data path and the cluster's names
+//!                        ├─► overlay: the way to other nodes' pods
 //!                        └─► workload: this node's pods ─► agent ─► shims
 //! ```
 //!
@@ -26,6 +27,7 @@ mod lead;
 mod machine;
 mod name;
 mod network;
+mod overlay;
 mod references;
 mod register;
 mod services;

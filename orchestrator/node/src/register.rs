@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::client::{Refusal, SharedClient};
+use crate::overlay::Published;
 
 /// Facts change seldom (images, pressure); looking is cheap.
 const LOOK: Duration = Duration::from_secs(10);
@@ -33,6 +34,7 @@ pub(crate) struct Registration {
     pub(crate) pod_cidr: String,
     pub(crate) machine: MachineStatus,
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+    pub(crate) overlay: Published,
 }
 
 impl Registration {
@@ -67,7 +69,21 @@ impl Registration {
         let machine = ObjectKey::new(resources::MACHINES, "", self.name.clone());
         let mut want = self.machine(&facts, &addresses);
         self.ensure(&machine, &want).await?;
+        self.publish(&machine, &addresses).await?;
         self.update_status(&machine, want["status"].take()).await
+    }
+
+    /// Says in the Machine's spec how others reach this node's pods, if it does not say so.
+    async fn publish(&self, key: &ObjectKey, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        let Some(mut present) = self.client.get(key).await? else {
+            return Err(Status::not_found(&key.resource, &key.name).into());
+        };
+        let spec = object::map_of(&mut present).entry("spec").or_insert_with(|| json!({}));
+        if !self.overlay.write(object::map_of(spec), addresses) {
+            return Ok(());
+        }
+        let step = Step::Update { key: key.clone(), subresource: None, object: present };
+        self.client.call(step).await.map(drop)
     }
 
     /// Makes the object if it is not there.
