@@ -12,13 +12,16 @@ use futures::FutureExt as _;
 use podium_api::seams::Clock;
 use podium_api::{Pipeline, User, bootstrap};
 use podium_control::driver::{Action, Call, CallResult, Driver, Input};
+use podium_control::health::{Beat, Health};
 use podium_control::{ObjectEvent, Settings, World, controllers};
 use podium_store::{Role, StoreHandle, View, Watch, WatchEvent};
 use podium_types::ObjectKey;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::calls;
+use crate::heartbeat::Board;
 
 /// Where objects of the API are in the store.
 const ROOT: &str = "/registry/";
@@ -41,6 +44,8 @@ pub(crate) struct Leading {
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// The API's port.
     pub(crate) port: u16,
+    /// The beats of the nodes.
+    pub(crate) board: Arc<Board>,
 }
 
 /// Leads whenever the store does; never returns.
@@ -64,6 +69,7 @@ struct Term<'a> {
     /// What the cluster's own objects were made with is seen; a change ends the loop.
     addresses: watch::Receiver<Vec<IpAddr>>,
     driver: Driver,
+    beats: broadcast::Receiver<Beat>,
     watch: Watch,
     answers: mpsc::UnboundedReceiver<Input>,
     answer: mpsc::UnboundedSender<Input>,
@@ -80,9 +86,21 @@ impl<'a> Term<'a> {
             .context("make the cluster's own objects")?;
         let view = leading.store.read().await?;
         let watch = leading.store.watch(ROOT, view.revision())?;
+        let (board, now) = (&leading.board, leading.clock.now());
+        let health = Health::new(board.timings(), board.name(), now.monotonic);
         let driver = Driver::new(controllers(&leading.settings), world_of(&view));
         let (answer, answers) = mpsc::unbounded_channel();
-        Ok(Self { leading, term, addresses, driver, watch, answers, answer, tasks: JoinSet::new() })
+        Ok(Self {
+            leading,
+            term,
+            addresses,
+            driver: driver.judging(health, now),
+            beats: board.subscribe(),
+            watch,
+            answers,
+            answer,
+            tasks: JoinSet::new(),
+        })
     }
 
     async fn run(&mut self) {
@@ -98,6 +116,12 @@ impl<'a> Term<'a> {
                     }
                 },
                 Some(input) = self.answers.recv() => input,
+                beat = self.beats.recv() => match beat {
+                    Ok(beat) => Input::Heard(beat),
+                    // Those that come next say the same.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                },
                 Some(_) = self.tasks.join_next() => continue,
                 // The objects that name the API's addresses are made anew.
                 Ok(()) = self.addresses.changed() => return,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  machine (PID 1's socket) ── config, addresses, shutdown
-//!  identity ── member id, cluster authority, the server's certificate            (STATE)
+//!  cluster ── identity, other machines, forming, the store                       (STATE)
+//!  authority ── the cluster's CA, the server's certificate                       (store)
 //!  store ◄── pipeline ◄── server (HTTPS :6443) ◄── kubectl
 //!    │          ▲ ▲
 //!    │          │ └── lead: bootstrap and controllers, while this member leads
@@ -18,9 +19,13 @@
 mod authority;
 mod calls;
 mod client;
+mod cluster;
 mod compose;
+mod directory;
 mod files;
 mod follow;
+mod form;
+mod heartbeat;
 mod identity;
 mod images;
 mod lead;
@@ -28,10 +33,13 @@ mod machine;
 mod name;
 mod network;
 mod overlay;
+mod place;
+mod prover;
 mod references;
 mod register;
 mod services;
 mod sinks;
+mod standing;
 mod streams;
 mod worker;
 mod workload;

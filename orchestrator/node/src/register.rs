@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use podium_agent::{Agent, NodeFacts};
 use podium_api::Status;
 use podium_api::seams::Clock;
@@ -32,6 +34,10 @@ pub(crate) struct Registration {
     pub(crate) agent: Agent,
     pub(crate) name: String,
     pub(crate) pod_cidr: String,
+    /// The machine's public identity key (SubjectPublicKeyInfo, DER).
+    pub(crate) identity: Vec<u8>,
+    /// Whether the machine votes now.
+    pub(crate) voter: Box<dyn Fn() -> bool + Send + Sync>,
     pub(crate) machine: MachineStatus,
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     pub(crate) overlay: Published,
@@ -133,12 +139,14 @@ impl Registration {
     }
 
     fn node(&self, facts: &NodeFacts, addresses: &[IpAddr]) -> Value {
-        let labels = json!({
+        let mut labels = json!({
             "kubernetes.io/hostname": self.name,
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": facts.architecture,
-            "node-role.kubernetes.io/control-plane": "",
         });
+        if (self.voter)() {
+            labels["node-role.kubernetes.io/control-plane"] = json!("");
+        }
         let images: Vec<Value> = facts
             .images
             .iter()
@@ -220,14 +228,14 @@ impl Registration {
         json!({
             "apiVersion": "podium.dev/v1", "kind": "Machine",
             "metadata": {"name": self.name},
-            "spec": {"podCIDRs": [self.pod_cidr]},
+            "spec": {"identityKey": STANDARD.encode(&self.identity), "podCIDRs": [self.pod_cidr]},
             "status": {
                 "addresses": node_addresses(&self.name, addresses),
                 "bootID": facts.boot_id,
                 "version": self.machine.version,
                 "kernel": facts.kernel_version,
                 "architecture": facts.architecture,
-                "voter": true,
+                "voter": (self.voter)(),
                 "phases": phases,
             },
         })

@@ -11,6 +11,7 @@
 //! way it has ([`Dial`]); the voter has checked the node's key before it serves.
 
 mod client;
+mod door;
 mod follow;
 mod serve;
 mod wire;
