@@ -39,6 +39,11 @@ impl Boot {
         (text.starts_with("powering off") || text.starts_with("Podium ")).then(|| text.to_owned())
     }
 
+    /// Whether the node has said that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_at.is_some()
+    }
+
     /// What the node said last.
     pub(crate) fn report(&self) -> Option<&str> {
         self.report.as_deref()

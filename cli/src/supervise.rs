@@ -17,7 +17,7 @@ use podium_qemu_tests::links::machine_name;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::{self, Connection, Event, Request};
-use crate::progress;
+use crate::progress::{self, Boot};
 use crate::up::Options;
 
 mod desk;
@@ -29,6 +29,8 @@ const READY_LIMIT: Duration = Duration::from_secs(240);
 const READY_LIMIT_EACH: Duration = Duration::from_secs(60);
 /// Pods get their grace, 30 s by default, and an emulated machine its time.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(90);
+/// From the API's word that a node is Ready to its own.
+const REPORT_LIMIT: Duration = Duration::from_secs(3);
 /// How long a signal may go unnoticed.
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -102,6 +104,7 @@ impl Supervisor {
             return Ok(());
         }
         let kubeconfig = self.desk.cluster.write_kubeconfig()?;
+        self.wait_for_reports(starter)?;
         let boots: Vec<_> = (0..).map(machine_name).zip(self.desk.boots()).collect();
         let phases = progress::table(&boots);
         let seconds = self.started.elapsed().as_secs_f64();
@@ -115,14 +118,30 @@ impl Supervisor {
         self.desk.cluster.shut_down(SHUT_DOWN_LIMIT)
     }
 
+    /// A machine says that it is ready when the API has heard it, so its console may be a moment behind.
+    fn wait_for_reports(&mut self, starter: &mut Connection) -> anyhow::Result<()> {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        while !self.desk.boots().all(Boot::is_ready) && Instant::now() < deadline {
+            self.tell(starter)?;
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Tells what the machines have said.
+    fn tell(&mut self, starter: &mut Connection) -> anyhow::Result<()> {
+        for (index, text) in self.desk.hear() {
+            self.say(starter, format!("{:4}  {text}", machine_name(index)))?;
+        }
+        Ok(())
+    }
+
     /// Until every machine that is meant to run is Ready.
     fn boot(&mut self, starter: &mut Connection) -> anyhow::Result<Turn> {
         let machines = u32::try_from(self.desk.cluster.machines().len()).unwrap_or(u32::MAX);
         let limit = READY_LIMIT + READY_LIMIT_EACH * machines;
         loop {
-            for (index, text) in self.desk.hear() {
-                self.say(starter, format!("{:4}  {text}", machine_name(index)))?;
-            }
+            self.tell(starter)?;
             let missing = self.desk.cluster.not_ready();
             if missing.as_ref().is_ok_and(Vec::is_empty) {
                 return Ok(Turn::Next);

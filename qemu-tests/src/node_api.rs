@@ -97,6 +97,18 @@ impl Https {
 
     /// GETs `path` and returns the certificate that the server showed as well.
     fn exchange(&self, path: &str) -> anyhow::Result<(CertificateDer<'static>, Answer)> {
+        self.exchange_in_time(path).map_err(|error| {
+            // What a socket's deadline is called by the kernel (socket(7), SO_RCVTIMEO) tells nobody anything.
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if kind == Some(std::io::ErrorKind::WouldBlock) {
+                anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")
+            } else {
+                error
+            }
+        })
+    }
+
+    fn exchange_in_time(&self, path: &str) -> anyhow::Result<(CertificateDer<'static>, Answer)> {
         let socket = TcpStream::connect_timeout(&self.address, ANSWER_DEADLINE)?;
         socket.set_read_timeout(Some(ANSWER_DEADLINE))?;
         socket.set_write_timeout(Some(ANSWER_DEADLINE))?;
