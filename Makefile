@@ -99,8 +99,12 @@ planted:
 	cargo nextest run --release --locked -p podium-sim -p podium-control --features podium-sim/planted-bugs \
 	-E 'binary(planted) + test(planted::)'
 
+# The data path's own tests run on the shipped kernel, too: it has what the host's may lack.
+DATAPLANE_TESTS = $$(cargo test --release --locked --no-run --message-format json -p podium-dataplane --test kernel | \
+	sed -n 's|.*"executable":"\([^"]*/kernel-[^"]*\)".*|\1|p')
+
 vm: test-deps
-	PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
+	PODIUM_DATAPLANE_TESTS=$(DATAPLANE_TESTS) PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
 
 # Ten minutes on a machine that does nothing else; a busy one gives figures that mean nothing.
 bench: image test-deps

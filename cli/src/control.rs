@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use podium_qemu_tests::fault::Fault;
+use podium_qemu_tests::links::End;
 use serde::{Deserialize, Serialize};
 
 /// What a client asks.
@@ -18,6 +20,20 @@ pub(crate) enum Request {
     Follow,
     /// What there is.
     Status,
+    /// Do something to machines or links.
+    Fault(Fault),
+    /// Capture what passes between `between`, or between all.
+    Capture {
+        /// Machines and the host.
+        between: Vec<End>,
+    },
+    /// End a capture and write it.
+    EndCapture {
+        /// Which.
+        id: u64,
+        /// The file, by its absolute path.
+        out: PathBuf,
+    },
     /// Take everything down, by power button or by cutting the power, and end.
     Down {
         /// Cut the power.
@@ -42,29 +58,61 @@ pub(crate) enum Event {
         seconds: f64,
         /// Where the administrator's kubeconfig is.
         kubeconfig: PathBuf,
+        /// What each machine's boot took.
+        phases: String,
     },
     /// The answer to [`Request::Status`].
-    Status(Vec<MachineStatus>),
+    Status(RigStatus),
+    /// The answer to [`Request::Fault`].
+    Done,
+    /// The answer to [`Request::Capture`].
+    Capturing {
+        /// To end it by.
+        id: u64,
+    },
+    /// The answer to [`Request::EndCapture`].
+    Captured {
+        /// How many frames are in the file.
+        frames: usize,
+        /// How many there was no room for.
+        missed: u64,
+    },
     /// The answer to [`Request::Down`]: the supervisor ends now.
     Down,
     /// What was asked did not work.
     Failed(String),
 }
 
+/// A rig.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RigStatus {
+    /// Its machines.
+    pub(crate) machines: Vec<MachineStatus>,
+    /// The links that are not good, in words.
+    pub(crate) links: Vec<String>,
+    /// The cluster's API on the host, at whichever machine answers.
+    pub(crate) api: std::net::SocketAddr,
+}
+
 /// One machine of a rig.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MachineStatus {
-    /// From 0.
-    pub(crate) index: u16,
+    /// Its name: n1, n2…
+    pub(crate) name: String,
     /// Whether it runs.
     pub(crate) on: bool,
+    /// Whether it is on and paused.
+    pub(crate) paused: bool,
     /// On the rig's LAN.
     pub(crate) address: std::net::Ipv4Addr,
     /// Its API, from the host.
     pub(crate) api: std::net::SocketAddr,
     /// QEMU's process.
     pub(crate) process: Option<u32>,
+    /// What its node said last on the console.
+    pub(crate) report: Option<String>,
 }
 
 /// The link to a cluster's control socket.

@@ -53,10 +53,7 @@ fn rig_endpoint(layout: &Layout) -> anyhow::Result<SocketAddr> {
     };
     connection.send(&Request::Status)?;
     match connection.event()? {
-        Event::Status(machines) => {
-            let on = machines.iter().find(|machine| machine.on).context("no machine is on")?;
-            Ok(on.api)
-        }
+        Event::Status(status) => Ok(status.api),
         other => bail!("the supervisor said something unexpected: {other:?}"),
     }
 }

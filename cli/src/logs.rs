@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use podium_qemu_tests::console::Console;
 use podium_qemu_tests::layout::Layout;
+use podium_qemu_tests::links::{machine_name, parse_machine};
 
 use crate::Name;
 
@@ -16,8 +17,8 @@ use crate::Name;
 pub(crate) struct Options {
     #[command(flatten)]
     name: Name,
-    /// Which machine, from 0.
-    #[arg(long, default_value_t = 0)]
+    /// Which machine: n1, n2…
+    #[arg(default_value = "n1", value_parser = parse_machine)]
     machine: u16,
     /// Go on as the machine prints more.
     #[arg(long, short)]
@@ -29,7 +30,7 @@ pub(crate) fn run(dir: &Path, options: &Options) -> anyhow::Result<()> {
     let layout = Layout::new(dir, &options.name.name)?;
     let path = layout.machine(options.machine).join("console.log");
     std::fs::metadata(&path).with_context(|| {
-        format!("machine {} has no console yet: {}", options.machine, path.display())
+        format!("{} has no console yet: {}", machine_name(options.machine), path.display())
     })?;
     let mut console = Console::open(&path);
     let mut out = std::io::stdout().lock();

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod capture;
 mod control;
+mod fault;
 mod image;
 mod kubeconfig;
 mod logs;
@@ -58,19 +60,23 @@ enum Run {
     Up(up::Options),
     /// Shut a cluster down; its disks stay.
     Down(Down),
-    /// Show machines, nodes and pods.
+    /// Draw machines, their roles, and the pods on them.
     Status(Name),
     /// Print the administrator's kubeconfig.
     Kubeconfig(kubeconfig::Options),
     /// Show what a machine printed on its console.
     Logs(logs::Options),
+    /// Break machines and links, and mend them.
+    Fault(fault::Options),
+    /// Capture what passes between machines.
+    Capture(capture::Options),
 }
 
 /// Which cluster.
 #[derive(Debug, Args, Clone)]
 struct Name {
     /// The cluster's name.
-    #[arg(long, default_value = "demo", value_parser = cluster_name)]
+    #[arg(long, global = true, default_value = "demo", value_parser = cluster_name)]
     name: String,
 }
 
@@ -111,6 +117,8 @@ fn run_command(dir: &std::path::Path, run: Run) -> anyhow::Result<()> {
         Run::Status(name) => status::run(dir, &name.name),
         Run::Kubeconfig(options) => kubeconfig::run(dir, &options),
         Run::Logs(options) => logs::run(dir, &options),
+        Run::Fault(options) => fault::run(dir, options),
+        Run::Capture(options) => capture::run(dir, options),
     }
 }
 
@@ -149,6 +157,8 @@ mod tests {
             ["podium", "up"].as_slice(),
             &["podium", "cluster", "up"],
             &["podium", "cluster", "status"],
+            &["podium", "fault", "cut", "n1", "n2", "--name", "demo"],
+            &["podium", "capture", "n1", "n2", "--seconds", "3"],
         ] {
             assert!(Arguments::try_parse_from(line).is_ok(), "{line:?}");
         }

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) name: Name,
     /// How many machines.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=200))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) nodes: u16,
     /// Memory of each machine, in MiB.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
@@ -37,9 +37,15 @@ pub(crate) struct Options {
     /// The image's folder; `image` in the folder of `--dir` if left out.
     #[arg(long)]
     pub(crate) image: Option<PathBuf>,
-    /// The port of 127.0.0.1 for the first machine's API; any free one if left out.
+    /// The port of 127.0.0.1 for the cluster's API, at whichever machine answers; any free one if left out.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
+    /// How many machines form the cluster; the others join it. Three, or all if there are fewer, if left out.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub(crate) expect: Option<u32>,
+    /// What decides which frames bad links lose, double and hold back; random if left out.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }
 
 impl Options {
@@ -52,6 +58,8 @@ impl Options {
             processors: self.cpus,
             firmware: if self.uefi { Firmware::Uefi } else { Firmware::Direct },
             api_port: self.port,
+            expect: self.expect,
+            seed: self.seed,
             ..ClusterOptions::new(layout, image)
         }
     }
@@ -68,6 +76,12 @@ impl Options {
         words.extend(numbers.into_iter().flat_map(|(name, value)| [name.into(), value.into()]));
         if self.uefi {
             words.push("--uefi".into());
+        }
+        if let Some(expect) = self.expect {
+            words.extend(["--expect".into(), expect.to_string().into()]);
+        }
+        if let Some(seed) = self.seed {
+            words.extend(["--seed".into(), seed.to_string().into()]);
         }
         if let Some(image) = &self.image {
             words.extend(["--image".into(), image.into()]);
@@ -96,9 +110,9 @@ pub(crate) fn run(dir: &Path, options: &Options) -> anyhow::Result<()> {
     loop {
         match connection.event().with_context(|| format!("start cluster {}", layout.name()))? {
             Event::Progress { seconds, text } => println!("{seconds:7.2}s  {text}"),
-            Event::Ready { seconds, kubeconfig } => {
+            Event::Ready { seconds, kubeconfig, phases } => {
                 println!("{seconds:7.2}s  ready ({:.2}s in all)", started.elapsed().as_secs_f64());
-                println!();
+                println!("\n{phases}\n");
                 println!("  export KUBECONFIG={}", kubeconfig.display());
                 println!("  kubectl get nodes");
                 return Ok(());

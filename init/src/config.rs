@@ -9,7 +9,7 @@
 //! whoever holds one need not check it again.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub const API_VERSION: &str = "podium.dev/v1";
 pub const KIND: &str = "MachineConfig";
 /// A token proves membership against anybody on the wire: 128 bits are beyond guessing, fewer are not.
 pub const TOKEN_MIN_BYTES: usize = 16;
+/// Where machines of a cluster speak to each other: TCP, and UDP for announcements.
+pub const PEER_PORT: u16 = 6444;
 
 /// Everything that a machine is told before it can talk to its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +55,26 @@ pub struct Cluster {
     pub admin_key: Vec<u8>,
     /// How many machines must see each other before they form the cluster; at least 1.
     pub expect: u32,
+    /// Where other machines may be found, besides those that the local network shows.
+    pub peers: Vec<SocketAddr>,
     /// Pod addresses; each node gets a part of it. IPv4, host bits zero.
     pub pod_cidr: Cidr,
     /// Service addresses; `kubernetes` is the first and DNS the tenth. IPv4, host bits zero.
     pub service_cidr: Cidr,
+    /// How packets of pods reach other machines; the same on all machines of a cluster.
+    pub overlay: Overlay,
+}
+
+/// How packets of pods reach other machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overlay {
+    /// Encrypted: UDP port 51820.
+    #[default]
+    WireGuard,
+    /// In the clear, over any network: UDP port 4789.
+    Vxlan,
+    /// As they are: the machines share one Ethernet, which lets pods' addresses pass.
+    Routes,
 }
 
 /// The shared secret of a cluster, at least [`TOKEN_MIN_BYTES`] long. Its `Debug` form does not show it.

@@ -1,29 +1,38 @@
-//! A cluster of virtual machines.
+//! A cluster of virtual machines: what it is made of, and its parts.
+//!
+//! How the rig speaks to the API is in [`api`], what can be done to machines and links in [`crate::fault`].
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use podium_init::config::document;
-use podium_switch::{OutsidePort, Switch, SwitchConfig};
-use serde_json::Value;
+use podium_switch::{Lease, MacAddress, OutsidePort, Switch, SwitchConfig};
 
 use crate::accelerator::Accelerator;
 use crate::boot::{Firmware, OsImage};
 use crate::console::tail;
 use crate::credentials::Credentials;
 use crate::layout::Layout;
-use crate::node_api::{Https, cluster_authority};
+use crate::links::{Links, machine_name};
 use crate::registry::{self, Registry};
 use crate::vm::{Vm, VmOptions};
 
+pub mod api;
+
+pub use api::kubeconfig;
+
 /// The LAN of every rig; it exists only inside its switch, so rigs do not meet.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// Machine 0 has .10; the LAN is a /24.
+/// The first machine has .10, the second .11; the LAN is a /24.
 const FIRST_ADDRESS: u8 = 10;
 /// More do not fit the LAN, nor any host that this rig is meant for.
-pub const MACHINES_MAX: u16 = 200;
+pub const MACHINES_MAX: u16 = 100;
+/// How far a machine's second address is from its first: beyond the first ones of all machines.
+const ADDRESS_STEP: u8 = 120;
+/// Machines beyond these join as workers, unless the options say otherwise.
+const VOTERS: u16 = 3;
 /// The API's port on every node.
 pub const API_PORT: u16 = 6443;
 
@@ -36,10 +45,14 @@ pub struct ClusterOptions {
     pub image: PathBuf,
     /// How many machines.
     pub machines: u16,
+    /// How many of them form the cluster; the others join it. Three, or all if there are fewer, if left out.
+    pub expect: Option<u32>,
     /// Memory of each, in MiB.
     pub memory_mebibytes: u32,
     /// Virtual processors of each.
     pub processors: u32,
+    /// The size of each machine's disk in MiB; it takes room on the host as the machine writes.
+    pub disk_mebibytes: u64,
     /// How they boot.
     pub firmware: Firmware,
     /// KVM or not; found out if left out.
@@ -48,7 +61,7 @@ pub struct ClusterOptions {
     pub outside: Vec<OutsidePort>,
     /// Whether to start the registry.
     pub registry: bool,
-    /// The host port of the first machine's API (0: any free one).
+    /// The host port of the cluster's API (0: any free one).
     pub api_port: u16,
     /// Whether the machines' disks have a write cache that a power cut may empty.
     pub volatile_cache: bool,
@@ -56,6 +69,10 @@ pub struct ClusterOptions {
     pub adjust: fn(&mut document::Document),
     /// More raw disks for every machine, after its own; only sensible for one machine.
     pub extra_disks: Vec<PathBuf>,
+    /// What decides which frames bad links lose; random if left out. Tests print it when they fail.
+    pub seed: Option<u64>,
+    /// Changes to one machine's config, for machines that are not like the others.
+    pub adjust_one: fn(u16, &mut document::Document),
 }
 
 impl ClusterOptions {
@@ -66,8 +83,10 @@ impl ClusterOptions {
             layout,
             image,
             machines: 1,
+            expect: None,
             memory_mebibytes: 512,
             processors: 2,
+            disk_mebibytes: 8 << 10,
             firmware: Firmware::Direct,
             accelerator: None,
             outside: Vec::new(),
@@ -76,7 +95,13 @@ impl ClusterOptions {
             volatile_cache: false,
             adjust: |_| {},
             extra_disks: Vec::new(),
+            seed: None,
+            adjust_one: |_, _| {},
         }
+    }
+
+    fn expected(&self) -> u32 {
+        self.expect.unwrap_or_else(|| u32::from(self.machines.min(VOTERS)))
     }
 }
 
@@ -88,8 +113,13 @@ pub struct Cluster {
     accelerator: Accelerator,
     accelerator_reason: String,
     vms: Vec<Vm>,
+    addresses: Vec<Ipv4Addr>,
     api_addresses: Vec<SocketAddr>,
+    /// Leads to whichever machine answers.
+    api_front: SocketAddr,
     switch: Switch,
+    links: Links,
+    seed: u64,
     registry: Option<Registry>,
     authority: Option<String>,
     // Last: the sockets' folder goes when nothing uses it any more.
@@ -117,16 +147,17 @@ impl Cluster {
             .registry
             .then(|| Registry::start(&options.layout.cache(), &options.layout.registry(), GATEWAY))
             .transpose()?;
-        write_machine_config(options, &credentials, accelerator, registry.as_ref())?;
+        let configs = write_machine_configs(options, &credentials, accelerator, registry.as_ref())?;
         let sockets = tempfile::Builder::new().prefix("podium-").tempdir_in("/tmp")?;
-        let vm = |index| {
+        let vm = |(index, config)| {
             let vm_options = VmOptions {
                 index,
                 memory_mebibytes: options.memory_mebibytes,
                 processors: options.processors,
+                disk_mebibytes: options.disk_mebibytes,
                 accelerator,
                 firmware: options.firmware,
-                config: options.layout.machine_config(),
+                config,
                 extra_command_line: String::new(),
                 extra_disks: options.extra_disks.clone(),
                 clock: None,
@@ -135,22 +166,26 @@ impl Cluster {
             let folder = options.layout.machine(index);
             Vm::new(vm_options, image.clone(), folder, sockets.path().to_owned())
         };
-        let vms = (0..options.machines).map(vm).collect::<anyhow::Result<Vec<Vm>>>()?;
-        let switch = start_switch(options, &vms, registry.as_ref())?;
-        let forward = |index| {
-            let host_port = if index == 0 { options.api_port } else { 0 };
-            Ok(switch.forward(host_port, SocketAddrV4::new(machine_address(index), API_PORT))?)
-        };
+        let vms = (0..).zip(configs).map(vm).collect::<anyhow::Result<Vec<Vm>>>()?;
+        let seed = options.seed.map_or_else(random_seed, Ok)?;
+        let switch = start_switch(options, &vms, registry.as_ref(), seed)?;
+        let addresses: Vec<_> = (0..options.machines).map(machine_address).collect();
+        let apis: Vec<_> = addresses.iter().map(|it| SocketAddrV4::new(*it, API_PORT)).collect();
         let api_addresses =
-            (0..options.machines).map(forward).collect::<anyhow::Result<Vec<_>>>()?;
+            apis.iter().map(|api| switch.forward(0, *api)).collect::<Result<Vec<_>, _>>()?;
+        let api_front = switch.forward_to_any(options.api_port, apis)?;
         Ok(Self {
             layout: options.layout.clone(),
             credentials,
             accelerator,
             accelerator_reason,
             vms,
+            addresses,
             api_addresses,
+            api_front,
             switch,
+            links: Links::new(options.machines),
+            seed,
             registry,
             authority: None,
             _sockets: sockets,
@@ -182,6 +217,34 @@ impl Cluster {
         &mut self.vms[usize::from(index)]
     }
 
+    /// The machine `index`, if there is one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn existing(&mut self, index: u16) -> anyhow::Result<&mut Vm> {
+        let count = self.vms.len();
+        let machine = self.vms.get_mut(usize::from(index));
+        machine.with_context(|| {
+            format!("there is no {}: this cluster has {count} machines", machine_name(index))
+        })
+    }
+
+    /// What decides which frames bad links lose, double and hold back.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What is wrong with the links.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
     /// The network between them.
     #[must_use]
     pub fn switch(&self) -> &Switch {
@@ -191,6 +254,40 @@ impl Cluster {
     /// The registry, if the cluster has one.
     pub fn registry(&mut self) -> Option<&mut Registry> {
         self.registry.as_mut()
+    }
+
+    /// The address that a machine has, or gets at its next boot.
+    ///
+    /// # Panics
+    /// There is no machine `index`.
+    #[must_use]
+    pub fn address(&self, index: u16) -> Ipv4Addr {
+        self.addresses[usize::from(index)]
+    }
+
+    /// Gives every machine another address, from its next boot on.
+    ///
+    /// # Errors
+    /// The switch has stopped.
+    pub fn readdress(&mut self) -> anyhow::Result<()> {
+        for (address, index) in self.addresses.iter_mut().zip(0..) {
+            let first = machine_address(index);
+            let [a, b, c, last] = first.octets();
+            let second = Ipv4Addr::new(a, b, c, last.saturating_add(ADDRESS_STEP));
+            *address = if *address == first { second } else { first };
+        }
+        let leases = self.addresses.iter().zip(0..).map(|(address, index)| Lease {
+            mac: MacAddress::of_vm(index),
+            address: *address,
+            name: machine_name(index),
+        });
+        Ok(self.switch.lease(leases.collect())?)
+    }
+
+    /// Where the cluster's API is on the host: at whichever machine answers.
+    #[must_use]
+    pub fn api_front(&self) -> SocketAddr {
+        self.api_front
     }
 
     /// Where a machine's API is on the host.
@@ -221,64 +318,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API says that as many nodes are Ready as there are machines; `progress` is called while it waits.
-    ///
-    /// # Errors
-    /// A machine switches itself off, or `limit` passes: the consoles' ends and the last answer are in the error.
-    pub fn wait_ready(
-        &mut self,
-        limit: Duration,
-        mut progress: impl FnMut(&mut Self),
-    ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let answer = self.ready_nodes();
-            if answer.as_ref().is_ok_and(|ready| *ready >= self.vms.len()) {
-                return Ok(());
-            }
-            progress(self);
-            let ended = self.vms.iter_mut().position(|vm| !vm.is_on());
-            if ended.is_some() || Instant::now() > deadline {
-                let why = match (ended, answer) {
-                    (Some(index), _) => format!("machine {index} has switched itself off"),
-                    (None, Ok(ready)) => format!("{ready} of {} nodes are Ready", self.vms.len()),
-                    (None, Err(error)) => format!("the API does not answer: {error:#}"),
-                };
-                bail!("not ready after {}s: {why}\n{}", limit.as_secs(), self.consoles());
-            }
-            // The API answers at most once a round trip; asking faster only takes the emulated processor's time.
-            std::thread::park_timeout(Duration::from_millis(200));
-        }
-    }
-
-    /// An HTTPS client of the first machine's API, as the administrator.
-    ///
-    /// # Errors
-    /// The node does not prove that it belongs to the cluster.
-    pub fn api(&mut self) -> anyhow::Result<Https> {
-        let address = self.api_address(0);
-        let authority = match &self.authority {
-            Some(authority) => authority.clone(),
-            None => cluster_authority(address, self.credentials.token())?,
-        };
-        self.authority = Some(authority.clone());
-        let (certificate, key) = (self.credentials.certificate_pem()?, self.credentials.key_pem()?);
-        Https::with_client(address, "127.0.0.1", &authority, &certificate, &key)
-    }
-
-    /// Writes the administrator's kubeconfig and returns its path.
-    ///
-    /// # Errors
-    /// The node does not prove that it belongs to the cluster, or the file cannot be written.
-    pub fn write_kubeconfig(&mut self) -> anyhow::Result<PathBuf> {
-        let authority = cluster_authority(self.api_address(0), self.credentials.token())?;
-        let text =
-            kubeconfig(self.layout.name(), self.api_address(0), &authority, &self.credentials)?;
-        let path = self.layout.kubeconfig();
-        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
-        Ok(path)
-    }
-
     /// Presses all power buttons and waits; a machine that has not obeyed by then has its power cut.
     ///
     /// # Errors
@@ -296,20 +335,14 @@ impl Cluster {
     /// The ends of all consoles.
     #[must_use]
     pub fn consoles(&self) -> String {
-        let console = |(index, vm): (usize, &Vm)| {
-            format!("--- console of machine {index}\n{}", tail(&vm.console(), 40))
+        let console = |(index, vm): (u16, &Vm)| {
+            format!("--- console of {}\n{}", machine_name(index), tail(&vm.console(), 40))
         };
-        self.vms.iter().enumerate().map(console).collect::<Vec<_>>().join("\n")
-    }
-
-    fn ready_nodes(&mut self) -> anyhow::Result<usize> {
-        let nodes = self.api()?.get("/api/v1/nodes")?.json()?;
-        let items = nodes["items"].as_array().context("the list of nodes has no items")?;
-        Ok(items.iter().filter(|node| is_ready(node)).count())
+        (0..).zip(&self.vms).map(console).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A machine's address on the LAN.
+/// A machine's first address on the LAN.
 #[must_use]
 pub fn machine_address(index: u16) -> Ipv4Addr {
     let [a, b, c, _] = GATEWAY.octets();
@@ -317,66 +350,50 @@ pub fn machine_address(index: u16) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, last)
 }
 
-/// A kubeconfig with everything in it, so that it can be moved.
-///
-/// # Errors
-/// The administrator's key or certificate cannot be read.
-pub fn kubeconfig(
-    name: &str,
-    server: SocketAddr,
-    authority_pem: &str,
-    credentials: &Credentials,
-) -> anyhow::Result<String> {
-    use base64::Engine as _;
-    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
-    let config = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{ "name": name, "cluster": {
-            "server": format!("https://{server}"),
-            "certificate-authority-data": encode(authority_pem),
-        }}],
-        "users": [{ "name": "admin", "user": {
-            "client-certificate-data": encode(&credentials.certificate_pem()?),
-            "client-key-data": encode(&credentials.key_pem()?),
-        }}],
-        "contexts": [{ "name": name, "context": { "cluster": name, "user": "admin" } }],
-        "current-context": name,
-    });
-    Ok(serde_json::to_string_pretty(&config)?)
-}
-
-fn is_ready(node: &Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    conditions
-        .is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "True"))
-}
-
-fn write_machine_config(
+/// Writes the config that the machines share, and those of machines that differ; returns each machine's.
+fn write_machine_configs(
     options: &ClusterOptions,
     credentials: &Credentials,
     accelerator: Accelerator,
     registry: Option<&Registry>,
-) -> anyhow::Result<()> {
-    let mut config =
-        credentials.machine_config(options.layout.name(), u32::from(options.machines))?;
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut config = credentials.machine_config(options.layout.name(), options.expected())?;
     config.registries = registry.map(Registry::mirrors).unwrap_or_default();
     config.timings = Some(document::Timings { factor: Some(accelerator.patience()) });
     (options.adjust)(&mut config);
+    let shared = config.to_yaml()?;
     let path = options.layout.machine_config();
-    std::fs::write(&path, config.to_yaml()?).with_context(|| path.display().to_string())
+    std::fs::write(&path, &shared).with_context(|| path.display().to_string())?;
+    let own = |index| {
+        let mut config = config.clone();
+        (options.adjust_one)(index, &mut config);
+        let yaml = config.to_yaml()?;
+        if yaml == shared {
+            return Ok(path.clone());
+        }
+        let own = options.layout.machine(index).join("machine.yaml");
+        std::fs::create_dir_all(options.layout.machine(index))?;
+        std::fs::write(&own, yaml).with_context(|| own.display().to_string())?;
+        Ok(own)
+    };
+    (0..options.machines).map(own).collect()
+}
+
+fn random_seed() -> anyhow::Result<u64> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed)?;
+    Ok(u64::from_le_bytes(seed))
 }
 
 fn start_switch(
     options: &ClusterOptions,
     vms: &[Vm],
     registry: Option<&Registry>,
+    seed: u64,
 ) -> anyhow::Result<Switch> {
     let ports = vms.iter().zip(0..).map(|(vm, index)| vm.port(machine_address(index))).collect();
     let to_registry =
         registry.map(|it| OutsidePort { port: registry::GATEWAY_PORT, target: it.address() });
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed)?;
     let config = SwitchConfig {
         gateway: GATEWAY,
         ports,
@@ -386,7 +403,7 @@ fn start_switch(
             ("gateway.podium.test".to_owned(), GATEWAY),
         ],
         upstream: None,
-        seed: u64::from_le_bytes(seed),
+        seed,
     };
     Ok(Switch::start(&config)?)
 }

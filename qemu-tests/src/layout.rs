@@ -5,7 +5,7 @@
 //! .podium/cache/              Debian packages, kernels, container images: safe to delete
 //! .podium/registry/           certificates and data of the rig's registry, shared by its clusters
 //! .podium/clusters/<name>/    token, admin.key, admin.crt, kubeconfig, machine.yaml
-//!   machines/<index>/         disk.raw, console.log, qemu.log
+//!   machines/<name>/          disk.raw, console.log, qemu.log; n1 is the first machine
 //! ```
 //!
 //! Unix sockets live in a short folder of their own: their paths may have 107 bytes (unix(7)), and a checkout's may be
@@ -14,6 +14,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+
+use crate::links::machine_name;
 
 /// The folders of one cluster.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ impl Layout {
     /// One machine's folder.
     #[must_use]
     pub fn machine(&self, index: u16) -> PathBuf {
-        self.cluster().join("machines").join(index.to_string())
+        self.cluster().join("machines").join(machine_name(index))
     }
 
     /// The registry's folder: one for all clusters under this root, so that images are loaded once.

@@ -11,12 +11,16 @@
 
 pub mod accelerator;
 pub mod boot;
+pub mod clients;
 pub mod cluster;
 pub mod console;
 pub mod credentials;
 pub mod debian;
+pub mod fault;
+pub mod history;
 pub mod kubectl;
 pub mod layout;
+pub mod links;
 pub mod node_api;
 pub mod process;
 pub mod qmp;
@@ -27,3 +31,4 @@ pub mod vm;
 pub mod volatile;
 
 pub use cluster::{Cluster, ClusterOptions};
+pub use podium_switch::Capture;

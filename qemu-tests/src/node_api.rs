@@ -23,14 +23,14 @@ pub use session::{Breaker, Events, Session};
 /// A machine under emulation that is busy booting answers in seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// No answer that the rig asks for is larger.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// A server, and how to trust it.
 #[derive(Clone, Debug)]
 pub struct Https {
-    address: SocketAddr,
-    name: ServerName<'static>,
-    config: Arc<ClientConfig>,
+    pub(crate) address: SocketAddr,
+    pub(crate) name: ServerName<'static>,
+    pub(crate) config: Arc<ClientConfig>,
 }
 
 /// What a server said.
@@ -99,6 +99,18 @@ impl Https {
 
     /// GETs `path` and returns the certificate that the server showed as well.
     fn exchange(&self, path: &str) -> anyhow::Result<(CertificateDer<'static>, Answer)> {
+        self.exchange_in_time(path).map_err(|error| {
+            // What a socket's deadline is called by the kernel (socket(7), SO_RCVTIMEO) tells nobody anything.
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if kind == Some(std::io::ErrorKind::WouldBlock) {
+                anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")
+            } else {
+                error
+            }
+        })
+    }
+
+    fn exchange_in_time(&self, path: &str) -> anyhow::Result<(CertificateDer<'static>, Answer)> {
         let socket = TcpStream::connect_timeout(&self.address, ANSWER_DEADLINE)?;
         socket.set_read_timeout(Some(ANSWER_DEADLINE))?;
         socket.set_write_timeout(Some(ANSWER_DEADLINE))?;
@@ -138,7 +150,7 @@ fn roots(ca_pem: &str) -> anyhow::Result<RootCertStore> {
 }
 
 /// Reads a whole HTTP/1.1 response (RFC 9112): by its length, its chunks, or its end.
-fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
+pub(crate) fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
     let split =
         bytes.windows(4).position(|window| window == b"\r\n\r\n").context("no HTTP response")?;
     let (head, body) = bytes.split_at(split);

@@ -13,8 +13,13 @@ use crate::kubectl::Kubectl;
 use crate::layout::Layout;
 use crate::{Cluster, ClusterOptions};
 
+mod machines;
+
 /// How long a machine may take to become Ready on a busy host.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// And how much longer for each, as they share the host.
+pub const BOOT_LIMIT_EACH: Duration = Duration::from_secs(60);
 
 /// How long anything that a scenario waits for may take on a busy host.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -95,16 +100,37 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// The cluster cannot be made, or is not Ready within [`BOOT_LIMIT`].
+    /// The cluster cannot be made, or is not Ready within [`BOOT_LIMIT`] and [`BOOT_LIMIT_EACH`] for each machine.
     pub fn boot(options: &ClusterOptions) -> anyhow::Result<Self> {
-        let mut cluster = Cluster::prepare(options)?;
+        let mut rig = Self::prepare(options)?;
         let started = Instant::now();
-        cluster.power_on()?;
-        cluster.wait_ready(BOOT_LIMIT, |_| {})?;
-        println!("blank disk to Ready: {:.1}s", started.elapsed().as_secs_f64());
-        let kubeconfig = cluster.write_kubeconfig()?;
-        let kubectl = Kubectl::new(&cluster.layout().cache(), 37, &kubeconfig)?;
+        rig.cluster.power_on()?;
+        rig.wait_ready()?;
+        println!("blank disks to Ready: {:.1}s", started.elapsed().as_secs_f64());
+        Ok(rig)
+    }
+
+    /// A cluster whose machines are off.
+    ///
+    /// # Errors
+    ///
+    /// The cluster cannot be made.
+    pub fn prepare(options: &ClusterOptions) -> anyhow::Result<Self> {
+        let cluster = Cluster::prepare(options)?;
+        println!("seed {}", cluster.seed());
+        let kubectl = Kubectl::new(&cluster.layout().cache(), 37, &cluster.layout().kubeconfig())?;
         Ok(Self { cluster, kubectl })
+    }
+
+    /// Waits until all machines that are on are Ready, and points [`Self::kubectl`] to them.
+    ///
+    /// # Errors
+    ///
+    /// They are not within [`BOOT_LIMIT`] and [`BOOT_LIMIT_EACH`] for each.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let machines = u32::try_from(self.cluster.on().len()).unwrap_or(u32::MAX);
+        self.cluster.wait_ready(BOOT_LIMIT + BOOT_LIMIT_EACH * machines, |_| {})?;
+        self.cluster.write_kubeconfig().map(|_| ())
     }
 
     /// Runs scenarios in order and says how long each took.

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::accelerator::Accelerator;
 use crate::boot::{Firmware, OsImage};
+use crate::links::machine_name;
 use crate::process::Child;
 use crate::qmp::Qmp;
 use crate::volatile::{self, Chance, Lost};
@@ -19,8 +20,6 @@ use crate::volatile::{self, Chance, Lost};
 /// Debian's OVMF, the 4 MiB build.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-/// Sparse: only what the machine writes takes room on the host.
-const DISK_BYTES: u64 = 8 << 30;
 
 /// What one machine is made of.
 #[derive(Clone, Debug)]
@@ -31,6 +30,8 @@ pub struct VmOptions {
     pub memory_mebibytes: u32,
     /// Virtual processors.
     pub processors: u32,
+    /// The disk's size in MiB. It is sparse: only what the machine writes takes room on the host.
+    pub disk_mebibytes: u64,
     /// How it is run.
     pub accelerator: Accelerator,
     /// How it boots.
@@ -62,6 +63,7 @@ pub struct Vm {
 struct Running {
     process: Child,
     qmp: Qmp,
+    paused: bool,
 }
 
 impl Vm {
@@ -77,7 +79,7 @@ impl Vm {
         sockets: PathBuf,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let vm = Self { options, image, folder, sockets, running: None, boots: 0 };
+        let mut vm = Self { options, image, folder, sockets, running: None, boots: 0 };
         if !vm.disk().exists() {
             vm.blank_disk().with_context(|| format!("make {}", vm.disk().display()))?;
         }
@@ -90,6 +92,7 @@ impl Vm {
         PortConfig {
             mac: MacAddress::of_vm(self.options.index),
             address,
+            name: self.name(),
             switch_path: self.socket("switch"),
             guest_path: self.socket("guest"),
         }
@@ -120,9 +123,9 @@ impl Vm {
     ///
     /// # Errors
     /// The machine runs, or the disk cannot be made.
-    pub fn blank_disk(&self) -> anyhow::Result<()> {
-        if self.running.is_some() {
-            bail!("machine {} is on", self.options.index);
+    pub fn blank_disk(&mut self) -> anyhow::Result<()> {
+        if self.is_on() {
+            bail!("{} is on", self.name());
         }
         match self.options.firmware {
             Firmware::Direct => {
@@ -133,8 +136,24 @@ impl Vm {
                 std::fs::copy(OVMF_VARIABLES, self.folder.join("uefi-variables.fd"))?;
             }
         }
-        std::fs::File::options().write(true).open(self.disk())?.set_len(DISK_BYTES)?;
+        std::fs::File::options()
+            .write(true)
+            .open(self.disk())?
+            .set_len(self.options.disk_mebibytes << 20)?;
         Ok(())
+    }
+
+    /// Flips a bit of every place on the disk where `marker` stands, as a bad sector would, and tells how many there were.
+    /// The machine must be off.
+    ///
+    /// # Errors
+    /// The machine runs, or the disk cannot be read or written.
+    pub fn flip_bits(&mut self, marker: &[u8]) -> anyhow::Result<usize> {
+        if self.is_on() {
+            bail!("{} is on", self.name());
+        }
+        let disk = self.disk();
+        flip_bits(&disk, marker).with_context(|| disk.display().to_string())
     }
 
     /// Switches the machine on.
@@ -142,9 +161,11 @@ impl Vm {
     /// # Errors
     /// It is on already, or QEMU does not start; QEMU's words are in the error.
     pub fn power_on(&mut self) -> anyhow::Result<()> {
-        if self.running.is_some() {
-            bail!("machine {} is on already", self.options.index);
+        if self.is_on() {
+            bail!("{} is on already", self.name());
         }
+        // It may have switched itself off.
+        self.running = None;
         self.boots += 1;
         if self.console().exists() {
             std::fs::rename(self.console(), self.folder.join("console.previous.log"))?;
@@ -165,7 +186,7 @@ impl Vm {
         let _ = std::fs::remove_file(self.socket("guest"));
         let mut process = Child::spawn(command)?;
         match Qmp::connect(&self.socket("qmp")) {
-            Ok(qmp) => self.running = Some(Running { process, qmp }),
+            Ok(qmp) => self.running = Some(Running { process, qmp, paused: false }),
             Err(error) => {
                 process.kill()?;
                 let said = std::fs::read_to_string(&said).unwrap_or_default();
@@ -192,7 +213,7 @@ impl Vm {
     /// The machine is off or its disk has no such cache, QEMU cannot be killed, or the disk cannot be made.
     pub fn cut_power_and_cache(&mut self, chance: &mut Chance) -> anyhow::Result<Lost> {
         if !self.options.volatile_cache || self.running.is_none() {
-            bail!("machine {} is off or its disk has no volatile cache", self.options.index);
+            bail!("{} is off or its disk has no volatile cache", self.name());
         }
         self.cut_power()?;
         let lost = volatile::replay(&self.write_log(), &self.durable(), chance)?;
@@ -232,7 +253,7 @@ impl Vm {
     /// # Errors
     /// The machine is off, or QEMU does not answer.
     pub fn pause(&mut self) -> anyhow::Result<()> {
-        self.qmp("stop")
+        self.qmp("stop", true)
     }
 
     /// Lets a paused machine go on.
@@ -240,7 +261,19 @@ impl Vm {
     /// # Errors
     /// The machine is off, or QEMU does not answer.
     pub fn resume(&mut self) -> anyhow::Result<()> {
-        self.qmp("cont")
+        self.qmp("cont", false)
+    }
+
+    /// Whether it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.paused)
+    }
+
+    /// What the machine's hardware clock says when it is switched on next: `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS` in UTC, or the
+    /// host's time.
+    pub fn set_clock(&mut self, clock: Option<String>) {
+        self.options.clock = clock;
     }
 
     /// Whether the machine's process lives.
@@ -262,11 +295,15 @@ impl Vm {
         self.running.as_ref().map(|running| running.process.id())
     }
 
-    fn qmp(&mut self, name: &str) -> anyhow::Result<()> {
-        let Some(running) = &mut self.running else {
-            bail!("machine {} is off", self.options.index)
-        };
-        running.qmp.command(name, json!({})).map(|_| ())
+    fn qmp(&mut self, name: &str, pauses: bool) -> anyhow::Result<()> {
+        let Some(running) = &mut self.running else { bail!("{} is off", self.name()) };
+        running.qmp.command(name, json!({}))?;
+        running.paused = pauses;
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        machine_name(self.options.index)
     }
 
     fn socket(&self, name: &str) -> PathBuf {
@@ -334,6 +371,27 @@ impl Vm {
     }
 }
 
+/// Flips the lowest bit of the first byte of every `marker` in a sparse file.
+fn flip_bits(path: &Path, marker: &[u8]) -> anyhow::Result<usize> {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().read(true).write(true).open(path)?;
+    let mut flipped = 0;
+    let mut at = 0;
+    while let Ok(start) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+        at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(start))?;
+        let mut bytes = vec![0; usize::try_from(at - start)?];
+        file.read_exact_at(&mut bytes, start)?;
+        let found = bytes.windows(marker.len().max(1)).enumerate().filter(|(_, it)| *it == marker);
+        for (offset, _) in found {
+            let first = marker.first().copied().unwrap_or_default();
+            file.write_all_at(&[first ^ 1], start + offset as u64)?;
+            flipped += 1;
+        }
+    }
+    file.sync_all()?;
+    Ok(flipped)
+}
+
 /// Copies a file and keeps its holes.
 fn copy_sparse(from: &Path, to: &Path) -> anyhow::Result<()> {
     use rustix::fs::{SeekFrom, seek};
@@ -372,5 +430,20 @@ mod tests {
         assert!(std::fs::read(&from).expect("read") == std::fs::read(&to).expect("read"));
         let allocated_bytes = to.metadata().expect("metadata").blocks() * 512;
         assert!(allocated_bytes < 1 << 20, "{allocated_bytes}");
+    }
+
+    #[test]
+    fn every_marker_is_spoiled_and_nothing_else() {
+        use std::os::unix::fs::FileExt as _;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let write = |bytes: &[u8], at| file.as_file().write_all_at(bytes, at).expect("write");
+        write(b"one marker here", 5);
+        write(b"and a marker there", 64 << 20);
+        file.as_file().set_len(1 << 30).expect("a hole");
+        assert_eq!(flip_bits(file.path(), b"marker").expect("flipped"), 2);
+        assert_eq!(flip_bits(file.path(), b"marker").expect("flipped"), 0);
+        let mut bytes = [0; 15];
+        file.as_file().read_exact_at(&mut bytes, 5).expect("read");
+        assert_eq!(&bytes, b"one larker here");
     }
 }

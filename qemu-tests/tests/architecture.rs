@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("podium-control", &["podium-types"]),
     ("podium-api", &["podium-store", "podium-types"]),
     ("podium-lead", &["podium-api", "podium-control", "podium-store", "podium-types"]),
+    ("podium-peer", &["podium-control", "podium-store"]),
     (
         "podium-agent",
         &[
@@ -43,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "podium-init",
             "podium-lead",
             "podium-link",
+            "podium-peer",
             "podium-store",
             "podium-types",
         ],
@@ -65,6 +67,7 @@ const MAY_USE_TOKIO: &[&str] = &[
     "podium-dns",
     "podium-images",
     "podium-node",
+    "podium-peer",
     "podium-qemu-tests",
     "podium-store",
 ];

@@ -89,8 +89,8 @@ pub const WANTED: &[Wanted] = &[
     wanted("veth", When::Data, "requested by rtnetlink: a pod's link"),
     wanted("bridge", When::Data, "requested by rtnetlink: pods of a node"),
     wanted("dummy", When::Data, "requested by rtnetlink: holds the DNS address"),
-    wanted("vxlan", When::Late, "requested by rtnetlink: overlay between nodes"),
-    wanted("wireguard", When::Late, "requested by rtnetlink: overlay between nodes"),
+    wanted("vxlan", When::Late, "requested by rtnetlink: cluster.overlay vxlan"),
+    wanted("wireguard", When::Late, "requested by rtnetlink: cluster.overlay wireguard"),
     // nftables: the subsystem, chain types, expressions.
     wanted("nf_tables", When::Data, "requested by nfnetlink"),
     wanted("nfnetlink", When::Data, "requested by sockets of the netfilter family"),

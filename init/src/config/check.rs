@@ -1,6 +1,6 @@
 //! From what was written to what is meant: checks every value of a [`Document`] and reports all that are wrong.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use base64::Engine;
@@ -9,8 +9,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::document::{self, Document};
 use super::outline::Outline;
 use super::{
-    API_VERSION, Cidr, Cluster, Credential, KIND, Machine, MachineConfig, Mirror, Network, Problem,
-    Registry, TOKEN_MIN_BYTES, Timings, Token,
+    API_VERSION, Cidr, Cluster, Credential, KIND, Machine, MachineConfig, Mirror, Network, Overlay,
+    PEER_PORT, Problem, Registry, TOKEN_MIN_BYTES, Timings, Token,
 };
 
 /// SubjectPublicKeyInfo of an uncompressed P-256 key, up to the point itself (RFC 5480): the rest is always 65 bytes.
@@ -25,6 +25,8 @@ const POD_PREFIXES: std::ops::RangeInclusive<u8> = 8..=23;
 const SERVICE_PREFIXES: std::ops::RangeInclusive<u8> = 8..=26;
 /// More machines than this never form one cluster at once: only voters wait for each other.
 const MOST_EXPECTED: u32 = 7;
+/// Whoever lists more has no list of machines.
+const MOST_PEERS: usize = 32;
 /// Slower than this is a typing error rather than an emulator.
 const MOST_PATIENT: u32 = 100;
 
@@ -96,6 +98,7 @@ impl Checker<'_> {
         let admin_key = self.admin_key(&cluster.admin_key);
         let expect = cluster.expect.unwrap_or(1);
         self.within("cluster.expect", expect, 1, MOST_EXPECTED);
+        let peers = self.peers(&cluster.peers);
         let pods = Cidr::v4(Ipv4Addr::new(10, 244, 0, 0), 16);
         let pod_cidr = self.range("cluster.podCIDR", cluster.pod_cidr, pods, POD_PREFIXES);
         let services = Cidr::v4(Ipv4Addr::new(10, 96, 0, 0), 16);
@@ -107,7 +110,47 @@ impl Checker<'_> {
                 format!("{service_cidr} overlaps podCIDR {pod_cidr}"),
             );
         }
-        Cluster { name: cluster.name, token, admin_key, expect, pod_cidr, service_cidr }
+        let overlay = self.overlay(cluster.overlay.as_deref());
+        let name = cluster.name;
+        Cluster { name, token, admin_key, expect, peers, pod_cidr, service_cidr, overlay }
+    }
+
+    fn overlay(&mut self, text: Option<&str>) -> Overlay {
+        match text {
+            None | Some("wireguard") => return Overlay::WireGuard,
+            Some("vxlan") => return Overlay::Vxlan,
+            Some("routes") => return Overlay::Routes,
+            Some(other) => self.problem(
+                "cluster.overlay",
+                format!("must be wireguard, vxlan or routes, found {other:?}"),
+            ),
+        }
+        Overlay::default()
+    }
+
+    fn peers(&mut self, peers: &[String]) -> Vec<SocketAddr> {
+        if peers.len() > MOST_PEERS {
+            let reason = format!("must be at most {MOST_PEERS} addresses, found {}", peers.len());
+            self.problem("cluster.peers", reason);
+        }
+        let mut addresses = Vec::new();
+        for (at, peer) in peers.iter().enumerate() {
+            let address = match peer.parse::<IpAddr>() {
+                Ok(address) => Some(SocketAddr::new(address, PEER_PORT)),
+                Err(_) => peer.parse::<SocketAddr>().ok().filter(|address| address.port() != 0),
+            };
+            let usable = address.filter(|it| !it.ip().is_unspecified() && !it.ip().is_multicast());
+            if usable.is_none() {
+                self.problem(
+                    format!("cluster.peers[{at}]"),
+                    format!(
+                        "must be a machine's address as 10.0.2.11 or 10.0.2.11:6444, found {peer:?}"
+                    ),
+                );
+            }
+            addresses.extend(usable);
+        }
+        addresses
     }
 
     /// The reason never repeats the token: it goes to a console that others may read.

@@ -42,12 +42,18 @@ pub struct Cluster {
     /// Machines that form the cluster; 1 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<u32>,
+    /// Addresses of other machines, as `10.0.2.11` or `10.0.2.11:6444`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// `10.244.0.0/16` if left out.
     #[serde(default, rename = "podCIDR", skip_serializing_if = "Option::is_none")]
     pub pod_cidr: Option<String>,
     /// `10.96.0.0/16` if left out.
     #[serde(default, rename = "serviceCIDR", skip_serializing_if = "Option::is_none")]
     pub service_cidr: Option<String>,
+    /// `wireguard` (if left out), `vxlan` or `routes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<String>,
 }
 
 impl std::fmt::Debug for Cluster {

@@ -154,6 +154,39 @@ fn overlapping_ranges_are_refused() {
 }
 
 #[test]
+fn other_machines_are_listed_by_address() {
+    let listed =
+        |peers: &str| GOOD.replace("  expect: 1\n", &format!("  expect: 3\n  peers: {peers}\n"));
+    let config = decode(&listed("[10.0.2.11, \"10.0.2.12:7000\", \"fd00::1\"]")).expect("a config");
+    let shown: Vec<String> = config.cluster.peers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.2.11:6444", "10.0.2.12:7000", "[fd00::1]:6444"]);
+    assert_eq!(
+        problems(&listed("[10.0.2.11, n2, 0.0.0.0, \"10.0.2.12:0\"]")),
+        [
+            "cluster.peers[1] (line 8): must be a machine's address as 10.0.2.11 or 10.0.2.11:6444, found \"n2\"",
+            "cluster.peers[2] (line 8): must be a machine's address as 10.0.2.11 or 10.0.2.11:6444, found \"0.0.0.0\"",
+            "cluster.peers[3] (line 8): must be a machine's address as 10.0.2.11 or 10.0.2.11:6444, found \"10.0.2.12:0\"",
+        ]
+    );
+}
+
+#[test]
+fn the_overlay_is_one_of_three_and_encrypted_unless_told_otherwise() {
+    let overlay = |line: &str| {
+        let yaml = GOOD.replace("  expect: 1\n", &format!("  expect: 1\n{line}"));
+        decode(&yaml).expect("a good document").cluster.overlay
+    };
+    assert_eq!(overlay(""), Overlay::WireGuard);
+    assert_eq!(overlay("  overlay: wireguard\n"), Overlay::WireGuard);
+    assert_eq!(overlay("  overlay: vxlan\n"), Overlay::Vxlan);
+    assert_eq!(overlay("  overlay: routes\n"), Overlay::Routes);
+    assert_eq!(
+        replaced("  expect: 1\n", "  expect: 1\n  overlay: geneve\n"),
+        ["cluster.overlay (line 8): must be wireguard, vxlan or routes, found \"geneve\""]
+    );
+}
+
+#[test]
 fn an_address_and_dhcp_exclude_each_other() {
     assert_eq!(
         replaced("    gateway: 10.0.2.2\n", "    gateway: 10.0.2.2\n    dhcp: true\n"),

@@ -283,6 +283,7 @@ fn default_route(link: u32, gateway: IpAddr, metric: u32) -> Route {
         link,
         preferred_source: None,
         metric,
+        onlink: false,
     }
 }
 

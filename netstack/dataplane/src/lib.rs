@@ -13,11 +13,12 @@
 //! data path again and finds it as it was; nothing is flushed.
 //!
 //! Deliberately elsewhere: which endpoints a service has (the node computes a [`ServiceTable`] from its watch), the
-//! machine's own address (PID 1), names (`podium-dns`), and tunnels between nodes (not built yet).
+//! machine's own address (PID 1), and names (`podium-dns`). The way to other nodes' pods is [`overlay`]'s.
 //!
 //! Invariants: no address translation between pods and nodes; a service's endpoints change for all packets at once.
 
 mod nft;
+pub mod overlay;
 mod pods;
 mod services;
 mod table;
@@ -25,8 +26,9 @@ mod table;
 pub use pods::{PodLink, link_name};
 pub use services::{Change, Endpoint, Protocol, ServiceAddress, ServiceTable, changes};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use podium_link::Cidr;
 use podium_link::netlink::{Netlink, NetlinkError};
@@ -81,6 +83,9 @@ pub struct Dataplane {
     netlink: Netlink,
     table: Table,
     programmed: ServiceTable,
+    /// The namespaces of connected pods by their links' names. One that nobody else holds any more ends with the pod's
+    /// link, at [`Dataplane::detach_pod`].
+    pods: BTreeMap<String, OwnedFd>,
 }
 
 impl Dataplane {
@@ -95,7 +100,7 @@ impl Dataplane {
         pods::ensure_node_link(&mut netlink, &config)?;
         let table = Table::open(ranges)?;
         let programmed = table.read_back()?;
-        Ok(Self { config, netlink, table, programmed })
+        Ok(Self { config, netlink, table, programmed, pods: BTreeMap::new() })
     }
 
     /// What the kernel does with services now.
@@ -138,6 +143,9 @@ impl Dataplane {
     /// The kernel refuses, or the namespace cannot be entered.
     pub fn attach_pod(&mut self, pod: &PodLink<'_>) -> Result<(), DataplaneError> {
         pods::attach(&mut self.netlink, &self.config, pod)?;
+        let failed = |error| DataplaneError::Namespace(pod.name.to_owned(), error);
+        let held = pod.namespace.try_clone_to_owned().map_err(failed)?;
+        self.pods.insert(pod.name.to_owned(), held);
         self.table.add_pod(pod.address)
     }
 
@@ -147,10 +155,28 @@ impl Dataplane {
     /// The kernel refuses.
     pub fn detach_pod(&mut self, link: &str, address: Ipv4Addr) -> Result<(), DataplaneError> {
         self.table.remove_pod(address)?;
+        self.pods.remove(link);
         if let Some(link) = self.netlink.link(link)? {
             self.netlink.delete_link(link.index)?;
         }
         Ok(())
+    }
+
+    /// Sets the largest packet of all pods, in bytes: of those that were attached, and of those to come. Returns how many
+    /// links were changed.
+    ///
+    /// # Errors
+    /// The kernel refuses one of them, or its namespace cannot be entered; the others are changed.
+    pub fn apply_mtu(&mut self, mtu_bytes: u32) -> Result<usize, DataplaneError> {
+        self.config.mtu_bytes = mtu_bytes;
+        let (mut changed, mut refused) = (0, None);
+        for (name, namespace) in &self.pods {
+            match pods::set_mtu(&mut self.netlink, name, namespace.as_fd(), mtu_bytes) {
+                Ok(different) => changed += usize::from(different),
+                Err(error) => refused = Some(error),
+            }
+        }
+        refused.map_or(Ok(changed), Err)
     }
 
     /// The names of the links of all connected pods.

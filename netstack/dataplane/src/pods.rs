@@ -70,8 +70,31 @@ pub(crate) fn attach(
     netlink.add_veth(pod.name, POD_LINK, pod.namespace, config.mtu_bytes)?;
     let link = index_of(netlink, pod.name)?;
     netlink.set_up(link, true)?;
-    in_namespace(pod, || configure_inside(own, pod.address))?;
+    in_namespace(pod.name, pod.namespace, || configure_inside(own, pod.address))?;
+    set_mtu(netlink, pod.name, pod.namespace, config.mtu_bytes)?;
     Ok(netlink.replace_route(&route(Cidr::v4(pod.address, 32), None, link, Some(own)))?)
+}
+
+/// Sets the largest packet of both ends of a pod's link, if it is another. The pod's end is first: a failure in between
+/// leaves this end as it was, which tells that there is something to do.
+pub(crate) fn set_mtu(
+    netlink: &mut Netlink,
+    name: &str,
+    namespace: BorrowedFd<'_>,
+    mtu_bytes: u32,
+) -> Result<bool, DataplaneError> {
+    let absent = || NetlinkError::Answer(format!("looking for the link {name}"));
+    let link = netlink.link(name)?.ok_or_else(absent)?;
+    if link.mtu == mtu_bytes {
+        return Ok(false);
+    }
+    in_namespace(name, namespace, || {
+        let mut netlink = Netlink::open()?;
+        let link = index_of(&mut netlink, POD_LINK)?;
+        netlink.set_mtu(link, mtu_bytes)
+    })?;
+    netlink.set_mtu(link.index, mtu_bytes)?;
+    Ok(true)
 }
 
 fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
@@ -91,6 +114,7 @@ fn route(
         link,
         preferred_source: source.map(IpAddr::V4),
         metric: 0,
+        onlink: false,
     }
 }
 
@@ -105,19 +129,20 @@ fn configure_inside(node: Ipv4Addr, address: Ipv4Addr) -> Result<(), NetlinkErro
 
 /// Runs `work` on a thread of its own inside the pod's namespace: a thread's namespace cannot be lent.
 fn in_namespace(
-    pod: &PodLink<'_>,
+    name: &str,
+    namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<(), NetlinkError> + Send,
 ) -> Result<(), DataplaneError> {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     let entered = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            move_into_link_name_space(pod.namespace, Some(LinkNameSpaceType::Network))?;
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
             Ok::<_, rustix::io::Errno>(work())
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     let failed =
-        |error: rustix::io::Errno| DataplaneError::Namespace(pod.name.to_owned(), error.into());
+        |error: rustix::io::Errno| DataplaneError::Namespace(name.to_owned(), error.into());
     Ok(entered.map_err(failed)??)
 }
 

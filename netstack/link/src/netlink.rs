@@ -2,6 +2,7 @@
 //!
 //! A socket belongs to the network namespace it was opened in, so a client opened inside a pod's namespace keeps
 //! speaking about that namespace. Changes are idempotent: adding what is there and removing what is not are no errors.
+//! What only networks of several nodes need (tunnels, static neighbours) is in `netlink/overlay.rs`.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,12 +18,17 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::Cidr;
+
+mod overlay;
+
+pub use overlay::{Neighbour, NeighbourTable, Vxlan};
 
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
@@ -91,6 +97,8 @@ pub struct Route {
     pub preferred_source: Option<IpAddr>,
     /// Lower wins.
     pub metric: u32,
+    /// The router is at the link's other end although no address of the link says so.
+    pub onlink: bool,
 }
 
 /// A connection to the kernel's routing subsystem.
@@ -380,6 +388,28 @@ impl LinkWatch {
         Ok(Self { socket })
     }
 
+    /// Waits until there is a notice, and forgets all that there are.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn wait(&mut self) -> Result<(), NetlinkError> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let failed = |error: nix::Error| NetlinkError::Socket {
+            doing: "waiting for link changes".to_owned(),
+            source: error.into(),
+        };
+        loop {
+            let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut sockets, PollTimeout::NONE) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if self.drain() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Forgets all notices so far; whether there were any. What changed is to be read afresh from [`Netlink::links`].
     pub fn drain(&mut self) -> bool {
         let mut any = false;
@@ -480,6 +510,7 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
         link: 0,
         preferred_source: None,
         metric: 0,
+        onlink: message.header.flags.contains(RouteFlags::Onlink),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -513,6 +544,9 @@ fn route_message(route: &Route) -> RouteMessage {
     message.header.scope =
         if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     message.header.kind = RouteType::Unicast;
+    if route.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
     if route.destination.prefix_length > 0 {
         message
             .attributes

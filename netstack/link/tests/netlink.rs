@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use podium_link::Cidr;
-use podium_link::netlink::{Netlink, NetlinkError, Route};
+use podium_link::netlink::{LinkWatch, Netlink, NetlinkError, Route};
 
 /// Runs `check` on a thread with an empty network namespace.
 fn in_namespace(check: impl FnOnce(&mut Netlink) + Send) {
@@ -54,6 +54,7 @@ fn adding_twice_is_adding_once() {
             link,
             preferred_source: Some("10.244.0.1".parse().expect("an address")),
             metric: 0,
+            onlink: false,
         };
         for _ in 0..2 {
             netlink.add_address(link, cidr("10.244.0.1/32")).expect("an address");
@@ -84,6 +85,7 @@ fn removing_what_is_not_there_is_no_error() {
             link,
             preferred_source: None,
             metric: 0,
+            onlink: false,
         };
         netlink.delete_route(&route).expect("no route");
         netlink.delete_link(link).expect("the link");
@@ -113,5 +115,17 @@ fn a_veth_pair_spans_two_namespaces() {
         let here = netlink.link("v0").expect("links").expect("v0");
         assert_eq!((here.kind.as_deref(), here.mtu), (Some("veth"), 1400));
         assert_eq!(netlink.link("eth0").expect("links"), None);
+    });
+}
+
+#[test]
+fn who_waits_for_changes_is_told_of_one() {
+    in_namespace(|netlink| {
+        let mut watch = LinkWatch::open().expect("a watch");
+        assert!(!watch.drain());
+        let link = add_link(netlink);
+        watch.wait().expect("a new link");
+        netlink.set_mtu(link, 1300).expect("another MTU");
+        watch.wait().expect("a changed link");
     });
 }

@@ -5,20 +5,23 @@
 
 use std::net::Ipv4Addr;
 
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
+use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr};
 
 use crate::MacAddress;
 
 /// Long enough that a rig never sees it end, short enough that renewal (at half of it) happens in an hour-long soak.
 const LEASE_SECONDS: u32 = 3600;
+const OPTION_HOST_NAME: u8 = 12;
 
-/// One card's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One card's address and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The card.
     pub mac: MacAddress,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its machine's name, a DNS label (RFC 2132, 3.14: Host Name).
+    pub name: String,
 }
 
 #[derive(Debug)]
@@ -39,7 +42,12 @@ impl Server {
             DhcpMessageType::Request => self.judge(&request, lease)?,
             _ => return None,
         };
-        encode(&self.reply(&request, lease, message_type))
+        let name = DhcpOption { kind: OPTION_HOST_NAME, data: lease.name.as_bytes() };
+        let mut reply = self.reply(&request, lease, message_type);
+        if message_type != DhcpMessageType::Nak && !lease.name.is_empty() {
+            reply.additional_options = std::slice::from_ref(&name);
+        }
+        encode(&reply)
     }
 
     fn judge(&self, request: &DhcpRepr<'_>, lease: &Lease) -> Option<DhcpMessageType> {
@@ -50,12 +58,12 @@ impl Server {
         Some(if wanted == lease.address { DhcpMessageType::Ack } else { DhcpMessageType::Nak })
     }
 
-    fn reply(
+    fn reply<'a>(
         &self,
         request: &DhcpRepr<'_>,
         lease: &Lease,
         message_type: DhcpMessageType,
-    ) -> DhcpRepr<'static> {
+    ) -> DhcpRepr<'a> {
         let granted = message_type != DhcpMessageType::Nak;
         let mut reply = DhcpRepr {
             message_type,
@@ -102,7 +110,7 @@ mod tests {
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 
     fn server() -> Server {
-        let lease = Lease { mac: MacAddress::of_vm(1), address: ADDRESS };
+        let lease = Lease { mac: MacAddress::of_vm(1), address: ADDRESS, name: "n2".to_owned() };
         Server { gateway: GATEWAY, leases: vec![lease] }
     }
 
@@ -114,7 +122,7 @@ mod tests {
     ) -> Option<(DhcpMessageType, Ipv4Addr)> {
         let template = server().reply(
             &blank(mac),
-            &Lease { mac, address: Ipv4Addr::UNSPECIFIED },
+            &Lease { mac, address: Ipv4Addr::UNSPECIFIED, name: String::new() },
             DhcpMessageType::Nak,
         );
         let request = DhcpRepr {
@@ -162,6 +170,13 @@ mod tests {
         assert_eq!(offer, Some((DhcpMessageType::Offer, ADDRESS)));
         let ack = ask(mac, DhcpMessageType::Request, Some(ADDRESS), Some(GATEWAY));
         assert_eq!(ack, Some((DhcpMessageType::Ack, ADDRESS)));
+    }
+
+    #[test]
+    fn a_granted_lease_carries_the_machines_name() {
+        let request = encode(&blank(MacAddress::of_vm(1))).expect("a request");
+        let offer = server().answer(&request).expect("an offer");
+        assert!(offer.windows(4).any(|it| it == [OPTION_HOST_NAME, 2, b'n', b'2']), "{offer:?}");
     }
 
     #[test]

@@ -1,28 +1,33 @@
 //! Where a frame goes: a learning switch whose links can be made bad.
 //!
-//! Pure: frames and time in, frames out; the caller moves the bytes. Link conditions are directional, because a one-way cut
-//! is the fault that protocols handle worst.
+//! Pure: frames and time in, frames out; the caller moves the bytes. What a link does to a frame is [`link`]'s.
+//!
+//! Every directed pair of ports is a link of its own, for unicast and for the copies of a flooded frame alike, so machines can
+//! be cut off from each other pair by pair: A may see B and B see C while A does not see C.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::MacAddress;
 
+mod link;
+
+use link::Link;
+pub use link::LinkCondition;
+
 /// A port of the switch. The gateway is a port like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub usize);
 
-/// What a link does to the frames that cross it in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCondition {
-    /// Nothing passes.
-    pub cut: bool,
-    /// Every frame is late by this much.
-    pub delay: Duration,
-    /// Of a thousand frames, how many are lost.
-    pub loss_per_mille: u16,
-    /// Of a thousand frames, how many arrive twice.
-    pub duplicate_per_mille: u16,
+/// A frame that leaves the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The port that it came in by.
+    pub from: PortId,
+    /// The port that it leaves by.
+    pub to: PortId,
+    /// The frame, from the destination's address on.
+    pub frame: Vec<u8>,
 }
 
 /// The most addresses that are remembered; a VM that invents addresses must not grow the table without end.
@@ -32,11 +37,11 @@ const ADDRESSES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Fabric {
     ports: usize,
+    seed: u64,
     learned: BTreeMap<MacAddress, PortId>,
-    conditions: BTreeMap<(PortId, PortId), LinkCondition>,
-    late: BTreeMap<(Duration, u64), (PortId, Vec<u8>)>,
+    links: BTreeMap<(PortId, PortId), Link>,
+    late: BTreeMap<(Duration, u64), Delivery>,
     sequence: u64,
-    random: u64,
 }
 
 impl Fabric {
@@ -45,31 +50,28 @@ impl Fabric {
     pub fn new(ports: usize, seed: u64) -> Self {
         Self {
             ports,
+            seed,
             learned: BTreeMap::new(),
-            conditions: BTreeMap::new(),
+            links: BTreeMap::new(),
             late: BTreeMap::new(),
             sequence: 0,
-            random: seed,
         }
     }
 
-    /// Sets what happens to frames from one port to another, in that direction only.
+    /// Sets what happens to frames from one port to another, in that direction only. Frames that a link delays are in it, and
+    /// a cut loses them.
     pub fn set_condition(&mut self, from: PortId, to: PortId, condition: LinkCondition) {
-        if condition == LinkCondition::default() {
-            self.conditions.remove(&(from, to));
-        } else {
-            self.conditions.insert((from, to), condition);
+        // A link that was ever bad stays, so that its dice go on where they stopped.
+        let seed = self.seed;
+        self.links.entry((from, to)).or_insert_with(|| Link::new(seed, from, to)).condition =
+            condition;
+        if condition.cut {
+            self.late.retain(|_, late| (late.from, late.to) != (from, to));
         }
     }
 
     /// Takes a frame that came in by `from` and puts what leaves now into `out`. Frames that are no Ethernet are dropped.
-    pub fn receive(
-        &mut self,
-        now: Duration,
-        from: PortId,
-        frame: &[u8],
-        out: &mut Vec<(PortId, Vec<u8>)>,
-    ) {
+    pub fn receive(&mut self, now: Duration, from: PortId, frame: &[u8], out: &mut Vec<Delivery>) {
         let Some((destination, source)) = addresses(frame) else { return };
         let known = self.learned.contains_key(&source) || self.learned.len() < ADDRESSES_MAX;
         if known && !is_group(source) {
@@ -87,7 +89,7 @@ impl Fabric {
     }
 
     /// Puts the frames whose delay has passed into `out`, earliest first.
-    pub fn release(&mut self, now: Duration, out: &mut Vec<(PortId, Vec<u8>)>) {
+    pub fn release(&mut self, now: Duration, out: &mut Vec<Delivery>) {
         while let Some(entry) = self.late.first_entry() {
             if entry.key().0 > now {
                 break;
@@ -108,33 +110,21 @@ impl Fabric {
         from: PortId,
         to: PortId,
         frame: &[u8],
-        out: &mut Vec<(PortId, Vec<u8>)>,
+        out: &mut Vec<Delivery>,
     ) {
-        let condition = self.conditions.get(&(from, to)).copied().unwrap_or_default();
-        if condition.cut || self.happens(condition.loss_per_mille) {
-            return;
-        }
-        let copies = if self.happens(condition.duplicate_per_mille) { 2 } else { 1 };
-        for _ in 0..copies {
-            if condition.delay.is_zero() {
-                out.push((to, frame.to_vec()));
+        let copies = match self.links.get_mut(&(from, to)) {
+            Some(link) => link.copies(),
+            None => [Some(Duration::ZERO), None],
+        };
+        for delay in copies.into_iter().flatten() {
+            let delivery = Delivery { from, to, frame: frame.to_vec() };
+            if delay.is_zero() {
+                out.push(delivery);
             } else {
                 self.sequence += 1;
-                self.late.insert((now + condition.delay, self.sequence), (to, frame.to_vec()));
+                self.late.insert((now + delay, self.sequence), delivery);
             }
         }
-    }
-
-    fn happens(&mut self, per_mille: u16) -> bool {
-        if per_mille == 0 {
-            return false;
-        }
-        // SplitMix64 (Steele, Lea, Flood 2014): every seed is a good seed.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % 1000 < u64::from(per_mille)
     }
 }
 
@@ -151,108 +141,4 @@ fn is_group(address: MacAddress) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::from_secs(1);
-
-    fn frame(to: u8, from: u8) -> Vec<u8> {
-        let mut bytes = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 0x08, 0x00];
-        if to == 0xff {
-            bytes[..6].fill(0xff);
-        }
-        bytes
-    }
-
-    fn receive(fabric: &mut Fabric, from: usize, bytes: &[u8]) -> Vec<usize> {
-        let mut out = Vec::new();
-        fabric.receive(NOW, PortId(from), bytes, &mut out);
-        out.into_iter().map(|(port, _)| port.0).collect()
-    }
-
-    #[test]
-    fn an_unknown_address_is_flooded_but_never_back() {
-        let mut fabric = Fabric::new(4, 7);
-        assert_eq!(receive(&mut fabric, 1, &frame(9, 1)), [0, 2, 3]);
-    }
-
-    #[test]
-    fn a_learned_address_gets_its_frames_alone() {
-        let mut fabric = Fabric::new(4, 7);
-        receive(&mut fabric, 2, &frame(0xff, 5));
-        assert_eq!(receive(&mut fabric, 0, &frame(5, 1)), [2]);
-    }
-
-    #[test]
-    fn a_machine_that_moves_is_found_at_its_new_port() {
-        let mut fabric = Fabric::new(3, 7);
-        receive(&mut fabric, 1, &frame(0xff, 5));
-        receive(&mut fabric, 2, &frame(0xff, 5));
-        assert_eq!(receive(&mut fabric, 0, &frame(5, 1)), [2]);
-    }
-
-    #[test]
-    fn a_group_address_is_never_learned() {
-        let mut fabric = Fabric::new(3, 7);
-        let mut forged = frame(9, 1);
-        forged[6..12].fill(0xff);
-        receive(&mut fabric, 1, &forged);
-        assert_eq!(receive(&mut fabric, 0, &frame(0xff, 2)), [1, 2]);
-    }
-
-    #[test]
-    fn a_cut_is_one_way() {
-        let mut fabric = Fabric::new(2, 7);
-        let cut = LinkCondition { cut: true, ..LinkCondition::default() };
-        fabric.set_condition(PortId(0), PortId(1), cut);
-        assert!(receive(&mut fabric, 0, &frame(0xff, 1)).is_empty());
-        assert_eq!(receive(&mut fabric, 1, &frame(0xff, 2)), [0]);
-        fabric.set_condition(PortId(0), PortId(1), LinkCondition::default());
-        assert_eq!(receive(&mut fabric, 0, &frame(0xff, 1)), [1]);
-    }
-
-    #[test]
-    fn delayed_frames_leave_in_order_and_on_time() {
-        let mut fabric = Fabric::new(2, 7);
-        let slow = LinkCondition { delay: Duration::from_millis(50), ..LinkCondition::default() };
-        fabric.set_condition(PortId(0), PortId(1), slow);
-        assert!(receive(&mut fabric, 0, &frame(2, 1)).is_empty());
-        assert!(receive(&mut fabric, 0, &frame(3, 1)).is_empty());
-        let due = NOW + Duration::from_millis(50);
-        assert_eq!(fabric.next_release(), Some(due));
-        let mut out = Vec::new();
-        fabric.release(due - Duration::from_nanos(1), &mut out);
-        assert!(out.is_empty());
-        fabric.release(due, &mut out);
-        let last_bytes: Vec<u8> = out.iter().map(|(_, bytes)| bytes[5]).collect();
-        assert_eq!(last_bytes, [2, 3]);
-    }
-
-    #[test]
-    fn loss_is_near_its_rate_and_repeats_with_its_seed() {
-        let lost = |seed| {
-            let mut fabric = Fabric::new(2, seed);
-            let lossy = LinkCondition { loss_per_mille: 200, ..LinkCondition::default() };
-            fabric.set_condition(PortId(0), PortId(1), lossy);
-            (0..10_000)
-                .map(|_| receive(&mut fabric, 0, &frame(2, 1)).is_empty())
-                .collect::<Vec<bool>>()
-        };
-        let count = lost(42).into_iter().filter(|lost| *lost).count();
-        assert!((1_700..2_300).contains(&count), "{count} of 10,000 lost at 200 per mille");
-        assert!(lost(42) == lost(42), "one seed gave two patterns");
-        assert!(lost(42) != lost(43), "two seeds gave one pattern");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_it_panic_or_send_a_frame_back(
-            frames in proptest::collection::vec((0usize..3, proptest::collection::vec(0u8..4, 0..20)), 0..40)
-        ) {
-            let mut fabric = Fabric::new(3, 1);
-            for (from, bytes) in frames {
-                proptest::prop_assert!(!receive(&mut fabric, from, &bytes).contains(&from));
-            }
-        }
-    }
-}
+mod tests;

@@ -29,6 +29,12 @@ const UDP_DATAGRAMS: usize = 64;
 const UDP_BYTES: usize = 64 * 1024;
 /// Relayed questions that wait for an answer; the oldest is forgotten past this.
 const RELAYED_MAX: usize = 256;
+/// How long a VM may take to take a connection before another that would do is called. An emulated one on a busy host takes
+/// it within a second.
+const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Longer than any pause that a VM recovers from by itself; then its connections with the host are over.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// The first of the dynamic ports of RFC 6335, which end at 65535.
 const FIRST_DYNAMIC_PORT: u16 = 49152;
 /// The gateway's card: locally administered, and no VM's.
@@ -48,10 +54,24 @@ struct Outside {
     listening: Vec<SocketHandle>,
 }
 
+/// A way from the host to whichever of `guests` answers.
 #[derive(Debug)]
 struct Forward {
     listener: TcpListener,
+    /// The one that answered last comes first.
+    guests: Vec<SocketAddrV4>,
+}
+
+/// A host's connection that has not found its VM yet.
+#[derive(Debug)]
+struct Dial {
+    handle: SocketHandle,
+    host: TcpStream,
+    /// Index of its [`Forward`].
+    forward: usize,
     guest: SocketAddrV4,
+    others: VecDeque<SocketAddrV4>,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -73,6 +93,7 @@ pub(crate) struct Gateway {
     relayed: VecDeque<Relayed>,
     outside: Vec<Outside>,
     forwards: Vec<Forward>,
+    dials: Vec<Dial>,
     flows: Vec<Flow>,
     /// Sockets that are done with; each is kept for the one poll that sends its last segment or reset.
     over: Vec<SocketHandle>,
@@ -96,7 +117,11 @@ impl Gateway {
         let leases = config
             .ports
             .iter()
-            .map(|port| dhcp::Lease { mac: port.mac, address: port.address })
+            .map(|port| dhcp::Lease {
+                mac: port.mac,
+                address: port.address,
+                name: port.name.clone(),
+            })
             .collect();
         let outside =
             config.outside.iter().map(|port| Outside { port: *port, listening: Vec::new() });
@@ -112,23 +137,36 @@ impl Gateway {
             upstream: config.upstream.map(connect_upstream).transpose()?,
             relayed: VecDeque::new(),
             forwards: Vec::new(),
+            dials: Vec::new(),
             flows: Vec::new(),
             over: Vec::new(),
             next_id: 0,
         })
     }
 
-    /// A port of 127.0.0.1 (`host_port`, or any free one for 0) that leads to `guest`.
+    /// A port of 127.0.0.1 (`host_port`, or any free one for 0) that leads to the first of `guests` that answers.
     pub(crate) fn forward(
         &mut self,
         host_port: u16,
-        guest: SocketAddrV4,
+        guests: Vec<SocketAddrV4>,
     ) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, host_port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        self.forwards.push(Forward { listener, guest });
+        self.forwards.push(Forward { listener, guests });
         Ok(address)
+    }
+
+    /// Changes the leases; forwards go on to the machine that they led to.
+    pub(crate) fn lease_anew(&mut self, leases: Vec<dhcp::Lease>) {
+        for guest in self.forwards.iter_mut().flat_map(|forward| &mut forward.guests) {
+            let owner = self.dhcp.leases.iter().find(|it| it.address == *guest.ip());
+            let now = owner.and_then(|owner| leases.iter().find(|it| it.mac == owner.mac));
+            if let Some(now) = now {
+                guest.set_ip(now.address);
+            }
+        }
+        self.dhcp.leases = leases;
     }
 
     /// A frame that the fabric brings.
@@ -139,9 +177,10 @@ impl Gateway {
     /// Does all that can be done now; what must leave is appended to `frames`.
     pub(crate) fn turn(&mut self, now: Duration, frames: &mut Vec<Vec<u8>>) {
         let now = Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
-        self.accept_from_host();
+        self.accept_from_host(now);
         self.keep_listening();
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
+        self.dial(now);
         self.lease();
         self.answer_names();
         self.accept_from_guests();
@@ -164,7 +203,10 @@ impl Gateway {
     /// How long nothing needs to be done if no descriptor becomes ready and no frame comes.
     pub(crate) fn idle_for(&mut self, now: Duration) -> Option<Duration> {
         let now = Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
-        self.interface.poll_delay(now, &self.sockets).map(Into::into)
+        let stack: Option<Duration> = self.interface.poll_delay(now, &self.sockets).map(Into::into);
+        let hopeful = self.dials.iter().filter(|dial| !dial.others.is_empty());
+        let next_dial = hopeful.map(|dial| DIAL_PATIENCE.saturating_sub((now - dial.since).into()));
+        next_dial.chain(stack).min()
     }
 
     pub(crate) fn interests(&self) -> Vec<Interest<'_>> {
@@ -268,21 +310,55 @@ impl Gateway {
         }
     }
 
-    fn accept_from_host(&mut self) {
-        for forward in &self.forwards {
-            while let Ok((host, _)) = forward.listener.accept() {
+    fn accept_from_host(&mut self, now: Instant) {
+        for index in 0..self.forwards.len() {
+            while let Ok((host, _)) = self.forwards[index].listener.accept() {
                 if host.set_nonblocking(true).is_err() {
                     continue;
                 }
                 let _ = host.set_nodelay(true);
-                let mut socket = tcp_socket();
-                let Some(port) = free_port(&self.flows, &self.sockets, &mut self.next_id) else {
-                    continue;
-                };
-                let to = IpEndpoint::from(forward.guest);
-                if socket.connect(self.interface.context(), to, port).is_ok() {
-                    let handle = self.sockets.add(socket);
-                    self.flows.push(Flow::new(handle, host));
+                let others = self.forwards[index].guests.iter().copied().collect();
+                self.dial_next(now, host, index, others);
+            }
+        }
+    }
+
+    /// Calls the first of `guests`; without any the host's connection ends.
+    fn dial_next(
+        &mut self,
+        now: Instant,
+        host: TcpStream,
+        forward: usize,
+        mut guests: VecDeque<SocketAddrV4>,
+    ) {
+        let Some(guest) = guests.pop_front() else { return };
+        let handles = self.flows.iter().map(|flow| flow.handle);
+        let handles: Vec<_> = handles.chain(self.dials.iter().map(|dial| dial.handle)).collect();
+        let Some(port) = free_port(&handles, &self.sockets, &mut self.next_id) else { return };
+        let mut socket = tcp_socket();
+        if socket.connect(self.interface.context(), IpEndpoint::from(guest), port).is_ok() {
+            let handle = self.sockets.add(socket);
+            self.dials.push(Dial { handle, host, forward, guest, others: guests, since: now });
+        }
+    }
+
+    /// Joins the hosts whose VM has answered, and calls the next VM for those whose has refused or stays silent.
+    fn dial(&mut self, now: Instant) {
+        for dial in std::mem::take(&mut self.dials) {
+            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(dial.handle);
+            let silent = !dial.others.is_empty() && now - dial.since >= DIAL_PATIENCE.into();
+            match socket.state() {
+                tcp::State::SynSent if !silent => self.dials.push(dial),
+                tcp::State::SynSent | tcp::State::Closed => {
+                    socket.abort();
+                    self.over.push(dial.handle);
+                    self.dial_next(now, dial.host, dial.forward, dial.others);
+                }
+                _ => {
+                    if let Some(forward) = self.forwards.get_mut(dial.forward) {
+                        forward.guests.sort_by_key(|guest| *guest != dial.guest);
+                    }
+                    self.flows.push(Flow::new(dial.handle, dial.host));
                 }
             }
         }
@@ -303,6 +379,9 @@ fn tcp_socket() -> tcp::Socket<'static> {
     let mut socket = tcp::Socket::new(buffer(), buffer());
     // Interactive streams (exec, watch) matter more here than a full segment.
     socket.set_nagle_enabled(false);
+    // A VM that lost its power answers nothing; whoever waits for it on the host must not wait for ever.
+    socket.set_keep_alive(Some(KEEP_ALIVE.into()));
+    socket.set_timeout(Some(SILENCE_MAX.into()));
     socket
 }
 
@@ -343,11 +422,11 @@ fn relay(
     }
 }
 
-/// A dynamic port that no flow uses.
-fn free_port(flows: &[Flow], sockets: &SocketSet<'_>, next: &mut u16) -> Option<u16> {
+/// A dynamic port that none of `handles` uses.
+fn free_port(handles: &[SocketHandle], sockets: &SocketSet<'_>, next: &mut u16) -> Option<u16> {
     let used = |port: u16| {
-        flows.iter().any(|flow| {
-            let local = sockets.get::<tcp::Socket<'_>>(flow.handle).local_endpoint();
+        handles.iter().any(|handle| {
+            let local = sockets.get::<tcp::Socket<'_>>(*handle).local_endpoint();
             local.is_some_and(|local| local.port == port)
         })
     };

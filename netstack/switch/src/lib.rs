@@ -2,8 +2,8 @@
 //!
 //! Every VM's network card is a pair of unix datagram sockets, one Ethernet frame per datagram, so no root, no bridge and no
 //! tap device are needed, and a VM or the switch may restart without the other noticing more than lost frames. One thread
-//! runs everything: [`fabric`] decides where a frame goes (and which link condition it meets), [`gateway`] is the one host on
-//! the LAN that is not a VM. The gateway leases addresses, answers names, gives the VMs access to host ports that the rig
+//! runs everything: [`fabric`] decides where a frame goes (and which link condition it meets), [`capture`] keeps what passed,
+//! [`gateway`] is the one host on the LAN that is not a VM. The gateway leases addresses, answers names, gives the VMs access to host ports that the rig
 //! names, and gives the host access to the VMs' ports on 127.0.0.1.
 //!
 //! Deliberately elsewhere: starting QEMU (`podium-qemu-tests`), and any packet of a pod on a real machine: the kernel moves
@@ -12,6 +12,7 @@
 //! Invariants: a frame never leaves by the port it came in; the gateway reaches no host port that was not named; all
 //! host-side listeners are on 127.0.0.1.
 
+pub mod capture;
 mod dhcp;
 pub mod fabric;
 mod flow;
@@ -20,6 +21,7 @@ mod names;
 mod port;
 mod run;
 
+pub use capture::{Capture, Captured};
 pub use dhcp::Lease;
 pub use fabric::{LinkCondition, PortId};
 pub use run::{Counters, Switch, SwitchError};
@@ -54,6 +56,8 @@ pub struct PortConfig {
     pub mac: MacAddress,
     /// The address that DHCP leases to `mac`.
     pub address: Ipv4Addr,
+    /// The name that DHCP gives to `mac`: a DNS label.
+    pub name: String,
     /// The socket that the switch binds, QEMU's `remote.path`.
     pub switch_path: PathBuf,
     /// The socket that QEMU binds, its `local.path`.
@@ -82,6 +86,6 @@ pub struct SwitchConfig {
     pub names: Vec<(String, Ipv4Addr)>,
     /// Where other names are asked; without it they do not exist.
     pub upstream: Option<SocketAddr>,
-    /// Seeds loss and duplication, so that a failing run can be repeated.
+    /// Decides which frames bad links lose, duplicate and hold back, so that a failing run can be repeated.
     pub seed: u64,
 }

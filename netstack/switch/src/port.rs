@@ -121,6 +121,7 @@ mod tests {
         let config = PortConfig {
             mac: MacAddress::of_vm(0),
             address: Ipv4Addr::new(10, 77, 0, 10),
+            name: "n1".to_owned(),
             switch_path: folder.path().join("switch"),
             guest_path: folder.path().join("guest"),
         };

@@ -7,11 +7,13 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::fabric::{Fabric, LinkCondition, PortId};
+use crate::capture::{Capture, Recorder};
+use crate::dhcp::Lease;
+use crate::fabric::{Delivery, Fabric, LinkCondition, PortId};
 use crate::gateway::Gateway;
 use crate::port::Port;
 use crate::{PortConfig, SwitchConfig};
@@ -48,8 +50,10 @@ pub struct Counters {
 }
 
 enum Command {
-    Forward(u16, SocketAddrV4, mpsc::Sender<io::Result<SocketAddr>>),
+    Forward(u16, Vec<SocketAddrV4>, mpsc::Sender<io::Result<SocketAddr>>),
     Condition(PortId, PortId, LinkCondition),
+    Lease(Vec<Lease>),
+    Record(Recorder),
     Stop,
 }
 
@@ -61,6 +65,7 @@ pub struct Switch {
     counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
     gateway_port: PortId,
+    started: SystemTime,
 }
 
 impl Switch {
@@ -86,13 +91,15 @@ impl Switch {
             orders,
             woken,
             started: Instant::now(),
+            recorders: Vec::new(),
             counters: Arc::clone(&counters),
         };
+        let started = SystemTime::now();
         let thread = std::thread::Builder::new()
             .name("switch".to_owned())
             .spawn(move || worker.run())
             .map_err(SwitchError::Gateway)?;
-        Ok(Self { commands, waker, counters, thread: Some(thread), gateway_port })
+        Ok(Self { commands, waker, counters, thread: Some(thread), gateway_port, started })
     }
 
     /// The gateway's port, for link conditions between it and a VM.
@@ -112,8 +119,21 @@ impl Switch {
     /// # Errors
     /// The port is taken, or the switch has stopped.
     pub fn forward(&self, host_port: u16, guest: SocketAddrV4) -> Result<SocketAddr, SwitchError> {
+        self.forward_to_any(host_port, vec![guest])
+    }
+
+    /// [`Self::forward`], to whichever of `guests` takes the connection: the one that took the last one is asked first, and
+    /// the next when it refuses or stays silent.
+    ///
+    /// # Errors
+    /// The port is taken, or the switch has stopped.
+    pub fn forward_to_any(
+        &self,
+        host_port: u16,
+        guests: Vec<SocketAddrV4>,
+    ) -> Result<SocketAddr, SwitchError> {
         let (reply, answer) = mpsc::channel();
-        self.order(Command::Forward(host_port, guest, reply))?;
+        self.order(Command::Forward(host_port, guests, reply))?;
         let bound = answer.recv().map_err(|_| SwitchError::Stopped)?;
         bound.map_err(|error| SwitchError::Forward(host_port, error))
     }
@@ -129,6 +149,25 @@ impl Switch {
         condition: LinkCondition,
     ) -> Result<(), SwitchError> {
         self.order(Command::Condition(from, to, condition))
+    }
+
+    /// Changes whom DHCP gives which address and name. Forwards follow their machine; a machine learns of it when it asks
+    /// again: at its next boot, or when half of its lease has passed.
+    ///
+    /// # Errors
+    /// The switch has stopped.
+    pub fn lease(&self, leases: Vec<Lease>) -> Result<(), SwitchError> {
+        self.order(Command::Lease(leases))
+    }
+
+    /// Captures what passes between two of `ports` from now on, until the capture is dropped.
+    ///
+    /// # Errors
+    /// The switch has stopped.
+    pub fn capture(&self, ports: impl IntoIterator<Item = PortId>) -> Result<Capture, SwitchError> {
+        let (recorder, capture) = Recorder::new(ports.into_iter().collect(), self.started);
+        self.order(Command::Record(recorder))?;
+        Ok(capture)
     }
 
     fn order(&self, command: Command) -> Result<(), SwitchError> {
@@ -163,6 +202,7 @@ struct Worker {
     orders: mpsc::Receiver<Command>,
     woken: UnixDatagram,
     started: Instant,
+    recorders: Vec<Recorder>,
     counters: Arc<Counters>,
 }
 
@@ -178,8 +218,8 @@ impl Worker {
                 self.fabric.receive(now, self.gateway_port, &frame, &mut out);
             }
             self.fabric.release(now, &mut out);
-            let answered = out.iter().any(|(port, _)| *port == self.gateway_port);
-            self.deliver(out);
+            let answered = out.iter().any(|delivery| delivery.to == self.gateway_port);
+            self.deliver(now, out);
             if !answered {
                 self.wait();
             }
@@ -192,12 +232,14 @@ impl Worker {
         while self.woken.recv(&mut byte).is_ok() {}
         loop {
             match self.orders.try_recv() {
-                Ok(Command::Forward(host_port, guest, reply)) => {
-                    let _ = reply.send(self.gateway.forward(host_port, guest));
+                Ok(Command::Forward(host_port, guests, reply)) => {
+                    let _ = reply.send(self.gateway.forward(host_port, guests));
                 }
                 Ok(Command::Condition(from, to, condition)) => {
                     self.fabric.set_condition(from, to, condition);
                 }
+                Ok(Command::Lease(leases)) => self.gateway.lease_anew(leases),
+                Ok(Command::Record(recorder)) => self.recorders.push(recorder),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return false,
             }
@@ -213,17 +255,19 @@ impl Worker {
                 self.fabric.receive(now, PortId(index), frame, &mut out);
             }
             self.ports[index].flush();
-            self.deliver(out);
+            self.deliver(now, out);
         }
     }
 
-    fn deliver(&mut self, frames: Vec<(PortId, Vec<u8>)>) {
+    fn deliver(&mut self, now: Duration, frames: Vec<Delivery>) {
         self.counters.delivered.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        for (port, frame) in frames {
-            if port == self.gateway_port {
-                self.gateway.receive(frame);
-            } else if let Some(port) = self.ports.get_mut(port.0) {
-                port.send(frame);
+        self.recorders.retain(Recorder::is_wanted);
+        for delivery in frames {
+            self.recorders.iter().for_each(|recorder| recorder.record(now, &delivery));
+            if delivery.to == self.gateway_port {
+                self.gateway.receive(delivery.frame);
+            } else if let Some(port) = self.ports.get_mut(delivery.to.0) {
+                port.send(delivery.frame);
             }
         }
         let dropped = self.ports.iter().map(|port| port.dropped).sum();

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant as Clock};
 
-use podium_switch::{MacAddress, OutsidePort, PortConfig, PortId, Switch, SwitchConfig};
+use podium_switch::{Lease, MacAddress, OutsidePort, PortConfig, PortId, Switch, SwitchConfig};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{dhcpv4, tcp, udp};
@@ -53,8 +53,14 @@ impl TxToken for Leaving<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
         let mut frame = vec![0; length];
         let result = write(&mut frame);
-        // A frame that the kernel does not take is a lost frame; TCP repairs it.
-        let _ = self.0.0.send_to(&frame, &self.0.1);
+        // The kernel queues ten frames; QEMU keeps the next until there is room, and so does this card. What the kernel
+        // does not take for another reason is a lost frame; TCP repairs it.
+        let full = |sent: &std::io::Result<usize>| {
+            sent.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        while full(&self.0.0.send_to(&frame, &self.0.1)) {
+            std::thread::yield_now();
+        }
         result
     }
 }
@@ -77,6 +83,7 @@ impl Guest {
         let port = PortConfig {
             mac: MacAddress::of_vm(0),
             address: ADDRESS,
+            name: "n1".to_owned(),
             switch_path: folder.path().join("switch.sock"),
             guest_path: folder.path().join("guest.sock"),
         };
@@ -289,4 +296,60 @@ fn a_cut_link_carries_nothing_until_it_is_mended() {
     assert_ne!(guest.socket(handle).state(), tcp::State::Established);
     guest.switch.set_condition(PortId(0), gateway, Default::default()).expect("mend");
     guest.until("a connection", |guest| guest.socket(handle).state() == tcp::State::Established);
+}
+
+#[test]
+fn a_machine_with_a_new_address_is_found_by_its_old_forward() {
+    let mut guest = Guest::boot(Vec::new());
+    let forward = guest.switch.forward(0, SocketAddrV4::new(ADDRESS, 6443)).expect("a forward");
+    let elsewhere = Ipv4Addr::new(10, 77, 0, 50);
+    let lease = Lease { mac: MacAddress::of_vm(0), address: elsewhere, name: "n1".to_owned() };
+    guest.switch.lease(vec![lease]).expect("new leases");
+    guest.leased = None;
+    let dhcp = guest.dhcp;
+    // As a machine that boots again.
+    guest.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).reset();
+    guest.until("a new lease", |guest| guest.leased == Some(elsewhere));
+    let handle = guest.tcp();
+    guest.socket(handle).listen(6443).expect("listen");
+    let client = std::thread::spawn(move || TcpStream::connect(forward).expect("connect"));
+    guest.until("a connection", |guest| guest.socket(handle).state() == tcp::State::Established);
+    client.join().expect("the client");
+}
+
+#[test]
+fn a_capture_shows_what_passes_between_its_ports() {
+    let mut guest = Guest::boot(vec![echo_server()]);
+    let gateway = guest.switch.gateway_port();
+    let capture = guest.switch.capture([PortId(0), gateway]).expect("a capture");
+    let elsewhere = guest.switch.capture([PortId(0)]).expect("a capture");
+    let handle = guest.tcp();
+    let Guest { interface, sockets, .. } = &mut guest;
+    let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
+    socket.connect(interface.context(), (GATEWAY, 5000), 40000).expect("connect");
+    guest.until("a connection", |guest| guest.socket(handle).can_send());
+    guest.socket(handle).send_slice(b"a marker in clear").expect("send");
+    guest.socket(handle).close();
+    guest.until("the echo", |guest| guest.socket(handle).can_recv());
+    let there = |from: PortId| {
+        capture.with(b"marker in clear").iter().filter(|frame| frame.from == from).count()
+    };
+    assert!(there(PortId(0)) >= 1, "the marker on its way");
+    assert!(there(gateway) >= 1, "its echo");
+    assert_eq!(capture.missed(), 0);
+    assert!(elsewhere.frames().is_empty());
+}
+
+#[test]
+fn a_forward_to_any_passes_over_machines_that_do_not_answer() {
+    let mut guest = Guest::boot(Vec::new());
+    // Nobody has the first address; the second refuses that port.
+    let silent = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 99), 6443);
+    let guests = vec![silent, SocketAddrV4::new(ADDRESS, 1), SocketAddrV4::new(ADDRESS, 6443)];
+    let forward = guest.switch.forward_to_any(0, guests).expect("a forward");
+    let handle = guest.tcp();
+    guest.socket(handle).listen(6443).expect("listen");
+    let mut stream = TcpStream::connect(forward).expect("connect");
+    stream.write_all(b"hello").expect("write");
+    guest.until("the greeting", |guest| guest.socket(handle).recv_queue() == 5);
 }

@@ -22,6 +22,7 @@ pub mod patch;
 pub mod pipeline;
 pub mod registry;
 pub mod seams;
+pub mod share;
 pub mod status;
 pub mod streams;
 

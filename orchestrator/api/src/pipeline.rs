@@ -39,7 +39,7 @@ use crate::registry::{self, Resource, Subresource};
 use crate::seams::{Clock, Ids};
 use crate::status::Status;
 
-pub use claim::{Cidr, CidrError};
+pub use claim::{Cidr, CidrError, PodRange};
 pub use decode::Input;
 pub use delete::Deleted;
 pub use options::{
@@ -60,6 +60,8 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// Addresses in it that no Service gets: that of the cluster's DNS.
     pub reserved: Vec<Ipv4Addr>,
+    /// Where the pod addresses of nodes come from; without it a node has those that it says.
+    pub pods: Option<PodRange>,
     /// None.
     pub bugs: Bugs,
 }
@@ -69,6 +71,7 @@ impl Default for Config {
         Self {
             service_cidr: Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16),
             reserved: vec![Ipv4Addr::new(10, 96, 0, 10)],
+            pods: None,
             bugs: Bugs::NONE,
         }
     }

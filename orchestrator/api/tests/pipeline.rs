@@ -596,6 +596,42 @@ fn deletions_keep_to_their_preconditions() {
 }
 
 #[test]
+fn an_evicted_pod_is_deleted_with_its_grace() {
+    block_on(async {
+        let world = World::new().await;
+        let mut wanted = pod("p");
+        wanted["spec"]["nodeName"] = json!("n1");
+        wanted["spec"]["terminationGracePeriodSeconds"] = json!(7);
+        world.create(resources::PODS, wanted).await.expect("created");
+        let key = pod_key("p");
+        world
+            .merge(&key, "status", json!({"status": {"phase": "Running"}}))
+            .await
+            .expect("it runs");
+        let target =
+            Target::object(&key).and_then(|target| target.part("eviction")).expect("served");
+        let evict = async |name: &str, options: Value| {
+            let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": name, "namespace": "default"}, "deleteOptions": options});
+            let options = WriteOptions::default();
+            world.pipeline.create(&world.admin, &target, eviction.into(), &options).await
+        };
+        let (code, _, message) = told_of(evict("q", json!({})).await);
+        assert_eq!((code, &*message), (400, "name in URL does not match name in Eviction object"));
+        let another = json!({"preconditions": {"uid": "another"}});
+        assert_eq!(told_of(evict("p", another).await).1, "Conflict");
+        let written = evict("p", json!({})).await.expect("evicted").object;
+        let said = (&written["kind"], &written["status"], &written["code"]);
+        assert_eq!(said, (&json!("Status"), &json!("Success"), &json!(201)));
+        let going = world.get(&key).await.expect("it has its grace");
+        assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 7);
+        let now = json!({"gracePeriodSeconds": 0});
+        evict("p", now).await.expect("evicted again, for good");
+        assert_eq!(told_of(evict("p", json!({})).await).1, "NotFound");
+    });
+}
+
+#[test]
 fn a_collection_goes_one_by_one() {
     block_on(async {
         let world = World::new().await;

@@ -11,10 +11,12 @@ use crate::deployment::DeploymentController;
 use crate::endpoint_slice::EndpointSliceController;
 use crate::event_collector::EventCollector;
 use crate::namespace::NamespaceController;
+use crate::node_lifecycle::NodeLifecycle;
 use crate::plan::{EventStep, Plan, Step};
 use crate::pod_collector::PodCollector;
 use crate::replica_set::ReplicaSetController;
 use crate::scheduler::Scheduler;
+use crate::taint_eviction::TaintEviction;
 use crate::world::{Change, World};
 
 /// A pure function from a part of the world to a plan.
@@ -24,6 +26,12 @@ pub trait Controller: Send + Sync {
 
     /// The keys whose plan may differ because of a change that `world` already includes. Too many is slow, too few is a bug.
     fn keys_for(&self, world: &World, change: &Change) -> Vec<ObjectKey>;
+
+    /// The keys whose plan may differ because the leader judges a node anew.
+    fn keys_for_judgement(&self, node: &str) -> Vec<ObjectKey> {
+        let _ = node;
+        Vec::new()
+    }
 
     /// What to do about a key. Total: a key that does not exist any more gives [`Plan::nothing`].
     fn plan(&self, world: &World, key: &ObjectKey, now: Now) -> Plan;
@@ -74,6 +82,9 @@ impl Default for Settings {
 pub fn controllers(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(Scheduler),
+        // Pods leave a dead node before it is told that they serve no more: the order in which both are planned.
+        Box::new(TaintEviction),
+        Box::new(NodeLifecycle),
         Box::new(DeploymentController),
         Box::new(ReplicaSetController),
         Box::new(EndpointSliceController),

@@ -36,10 +36,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use podium_types::k8s::api::core::v1::Node;
 use podium_types::{Now, ObjectKey};
 
 use crate::controller::Controller;
 use crate::event;
+use crate::health::{Beat, Health};
+use crate::object::Typed;
 use crate::plan::{EventStep, Step};
 use crate::world::{Change, ObjectEvent, World};
 
@@ -81,6 +84,8 @@ pub enum Input {
         /// The revision that was read.
         revision: u64,
     },
+    /// A node says that it lives.
+    Heard(Beat),
     /// The time of [`Driver::next_wake`] has come.
     Woken,
 }
@@ -167,6 +172,8 @@ pub struct Driver {
     queue: Queue,
     runs: BTreeMap<RunId, Run>,
     last_run: u64,
+    /// Who lives, if anybody is to judge that.
+    health: Option<Health>,
 }
 
 impl Driver {
@@ -179,6 +186,7 @@ impl Driver {
             queue: Queue::default(),
             runs: BTreeMap::new(),
             last_run: 0,
+            health: None,
         };
         driver.queue.reached(driver.world.revision());
         for object in driver.world.objects() {
@@ -191,6 +199,24 @@ impl Driver {
             ask(&driver.controllers, &driver.world, &mut driver.queue, &change);
         }
         driver
+    }
+
+    /// Judges from now on which nodes live.
+    #[must_use]
+    pub fn judging(mut self, health: Health, now: Now) -> Self {
+        self.health = Some(health);
+        let nodes: Vec<_> = self.world.nodes().cloned().collect();
+        for node in nodes {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            self.observe_node(&name, Some(&node), now.monotonic);
+        }
+        self
+    }
+
+    /// The table of those who are heard, if this driver judges.
+    #[must_use]
+    pub fn health(&self) -> Option<&Health> {
+        self.health.as_ref()
     }
 
     /// What is known.
@@ -208,26 +234,73 @@ impl Driver {
     /// When to give [`Input::Woken`], on the monotonic clock.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        self.queue.next_wake()
+        let look = self.health.as_ref().and_then(Health::next_look);
+        [self.queue.next_wake(), look].into_iter().flatten().min()
     }
 
     /// Takes in what happened and says what to do now.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
-            Input::Observed { events, through } => self.observe(&events, through, &mut actions),
+            Input::Observed { events, through } => {
+                self.observe(&events, through, now.monotonic, &mut actions);
+            }
             Input::Finished { run, results } => self.finish(now, run, &results, &mut actions),
             Input::Fenced { run, revision } => self.fenced(now, run, revision),
+            Input::Heard(beat) => {
+                if let Some(health) = &mut self.health {
+                    health.hear(beat, now.monotonic);
+                }
+            }
             Input::Woken => {}
         }
+        self.look(now.monotonic);
         self.queue.wake(now.monotonic);
         self.start_runs(now, &mut actions);
         actions
     }
 
-    fn observe(&mut self, events: &[ObjectEvent], through: u64, actions: &mut Vec<Action>) {
+    /// Judges the nodes, if it is time to.
+    fn look(&mut self, now: Duration) {
+        let Some(health) = &mut self.health else { return };
+        if health.next_look().is_none_or(|at| now < at) {
+            return;
+        }
+        for name in health.look(now) {
+            self.judged(&name);
+        }
+    }
+
+    fn observe_node(&mut self, name: &str, node: Option<&Node>, now: Duration) {
+        if self.health.as_mut().is_some_and(|health| health.observe(name, node, now)) {
+            self.judged(name);
+        }
+    }
+
+    /// A node's judgement is another: whoever acts on it plans anew.
+    fn judged(&mut self, name: &str) {
+        let judgement = self.health.as_ref().and_then(|health| health.judgement(name));
+        self.world.judge(name, judgement);
+        for (index, controller) in self.controllers.iter().enumerate() {
+            for key in controller.keys_for_judgement(name) {
+                self.queue.ask(TaskKey { controller: index, key });
+            }
+        }
+    }
+
+    fn observe(
+        &mut self,
+        events: &[ObjectEvent],
+        through: u64,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         for event in events {
             let Some(change) = self.world.apply(event) else { continue };
+            if change.key.resource == Node::RESOURCE {
+                let node = change.after::<Node>().map(|node| &**node);
+                self.observe_node(&change.key.name, node, now);
+            }
             if let Some(reason) = change.after.as_ref().and_then(|object| object.defect.as_ref()) {
                 let (key, reason) = (event.key.clone(), reason.to_string());
                 actions.push(Action::Unreadable { key, reason });

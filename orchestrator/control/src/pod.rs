@@ -101,6 +101,7 @@ pub struct PodMachine {
     phase: Phase,
     transitions: Transitions,
     reported: Option<PodStatus>,
+    dispute: status::Dispute,
     /// The sandbox is up and has its network.
     sandbox_ready: bool,
     /// The status in the API is final, and not to be written again.
@@ -189,6 +190,7 @@ impl PodMachine {
             phase: Phase::of(status),
             transitions: Transitions::of(status),
             reported: status.cloned(),
+            dispute: status::Dispute::default(),
             stage: Stage::Setup(SetupStep::first()),
             intent: Intent::Run,
             removed: false,
@@ -285,7 +287,7 @@ impl PodMachine {
             self.containers.iter().filter(tended).filter_map(Container::next_wake).min();
         let deadline =
             self.deadline.filter(|_| (starting || stopping) && self.intent < Intent::Finish);
-        [stage, containers, deadline].into_iter().flatten().min()
+        [stage, containers, deadline, self.dispute.due()].into_iter().flatten().min()
     }
 
     /// The pod as the machine last saw it.
@@ -326,6 +328,7 @@ impl PodMachine {
     fn settle(&mut self, now: Now, out: &mut Vec<PodCommand>) {
         self.note_deadline(now, out);
         while self.advance(now, out) {}
+        self.contradict(now);
         self.report(now, out);
     }
 
@@ -355,6 +358,7 @@ impl PodMachine {
 
     fn on_desired(&mut self, pod: Arc<Pod>, now: Now, out: &mut Vec<PodCommand>) {
         self.pod = pod;
+        self.note_denial(now);
         self.note_wishes(now);
         self.shorten_stops(now);
         self.stop_redefined(now, out);

@@ -6,6 +6,12 @@ use jiff::Timestamp;
 use podium_types::Now;
 use podium_types::k8s::api::core::v1::{Pod, PodCondition};
 
+/// The reason of a condition Ready that the cluster has set to False because the pod's node is dead. The node may say otherwise
+/// when it is back.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
+/// The same for a pod that has to go: it has been replaced, and never serves again, whatever its node says.
+pub const NODE_LOST: &str = "NodeLost";
+
 /// The node it is bound to; empty if it is not.
 #[must_use]
 pub fn node_name(pod: &Pod) -> &str {

@@ -5,16 +5,18 @@
 //! that may happen next happen, chosen by the caller, so that a property test can try every order: a call is applied, a batch
 //! of events is delivered, a node gets on with a pod, time passes. After each write [`checks`] look for broken promises.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use podium_types::k8s::api::core::v1::Pod;
+use podium_types::k8s::api::core::v1::{Node, Pod};
 use podium_types::{Now, ObjectKey};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Settings, controllers};
 use crate::driver::{Action, Call, CallResult, Driver, Input, RunId};
+use crate::health::{Health, Hearing, Timings};
+use crate::object::Typed;
 use crate::plan::{Plan, Step};
 use crate::pods;
 use crate::world::{Change, ObjectEvent, World};
@@ -45,6 +47,16 @@ pub struct Cluster {
     underway: Vec<Underway>,
     undelivered: VecDeque<ObjectEvent>,
     promises: checks::Checks,
+    /// Nodes that neither beat nor work.
+    silent: BTreeSet<String>,
+    beats: Option<Beats>,
+}
+
+/// Whom each node hears, where somebody judges.
+struct Beats {
+    timings: Timings,
+    hearings: BTreeMap<String, Hearing>,
+    next: Duration,
 }
 
 impl Default for Cluster {
@@ -72,7 +84,59 @@ impl Cluster {
             underway: Vec::new(),
             undelivered: VecDeque::new(),
             promises: checks::Checks::default(),
+            silent: BTreeSet::new(),
+            beats: None,
         }
+    }
+
+    /// A new leader, on the machine of this node, with nothing but what the API has; it judges who lives.
+    pub fn lead(&mut self, me: &str) {
+        let settings = Settings { root_ca_pem: "PEM".to_owned(), ..Settings::default() };
+        let timings = Timings::default();
+        let health = Health::new(timings, me, self.now.monotonic);
+        let driver = Driver::new(controllers(&settings), self.api.world().clone());
+        self.driver = driver.judging(health, self.now);
+        self.underway.clear();
+        self.undelivered.clear();
+        let next = self.now.monotonic;
+        let beats = self.beats.take().map(|beats| beats.hearings).unwrap_or_default();
+        self.beats = Some(Beats { timings, hearings: beats, next });
+        self.step(Input::Woken);
+    }
+
+    /// A node falls silent, or comes back: it beats again, and gets on with its pods.
+    pub fn silence(&mut self, node: &str, silent: bool) {
+        if silent {
+            self.silent.insert(node.to_owned());
+        } else {
+            self.silent.remove(node);
+        }
+    }
+
+    /// Every node that is not silent says that it lives, and is heard by all others.
+    fn beat(&mut self) {
+        let now = self.now.monotonic;
+        let living: Vec<String> =
+            self.api.list(&Node::RESOURCE).map(|(key, _)| key.name.clone()).collect();
+        let living: Vec<String> =
+            living.into_iter().filter(|name| !self.silent.contains(name)).collect();
+        let Some(beats) = &mut self.beats else { return };
+        beats.next = now + beats.timings.beat;
+        let mut sent = Vec::new();
+        for from in &living {
+            for to in living.iter().filter(|to| *to != from) {
+                let hearing = beats.hearings.entry(to.clone());
+                hearing.or_insert_with(|| Hearing::new(beats.timings)).hear(from, now);
+            }
+            let hearing = beats.hearings.entry(from.clone());
+            sent.push(hearing.or_insert_with(|| Hearing::new(beats.timings)).beat(from, true, now));
+        }
+        sent.into_iter().for_each(|beat| self.step(Input::Heard(beat)));
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let beat = self.beats.as_ref().map(|beats| beats.next);
+        [self.driver.next_wake(), beat].into_iter().flatten().min()
     }
 
     /// What the driver knows.
@@ -232,7 +296,8 @@ impl Cluster {
         let mut waiting = Vec::new();
         for (key, pod) in self.api.world().all::<Pod>() {
             let (key, node) = ((**key).clone(), pods::node_name(pod));
-            if node.is_empty() || self.api.get(&objects::node_key(node)).is_none() {
+            let there = self.api.get(&objects::node_key(node)).is_some();
+            if node.is_empty() || !there || self.silent.contains(node) {
                 continue;
             }
             if pods::terminating(pod) {
@@ -297,8 +362,11 @@ impl Cluster {
     pub fn settle_for(&mut self, time: Duration) {
         let end = self.now.monotonic + time;
         self.settle();
-        while let Some(at) = self.driver.next_wake().filter(|at| *at <= end) {
+        while let Some(at) = self.next_wake().filter(|at| *at <= end) {
             self.pass(at.saturating_sub(self.now.monotonic));
+            if self.beats.as_ref().is_some_and(|beats| beats.next <= self.now.monotonic) {
+                self.beat();
+            }
             self.step(Input::Woken);
             self.settle();
         }

@@ -1,6 +1,7 @@
 //! What is known about the cluster: every object, typed and indexed, at one revision.
 //!
-//! A world is built by [`World::apply`] from the store's watch stream and from nothing else. Every index is exact after
+//! A world is built by [`World::apply`] from the store's watch stream. The only thing in it that no object says is what the leader
+//! makes of the nodes that it hears ([`World::judgement`]). Every index is exact after
 //! every call: it is changed together with the objects. Everything is ordered, so iteration is the same on every node.
 //!
 //! # Revision
@@ -16,6 +17,7 @@ use podium_types::k8s::api::core::v1::{Node, Pod};
 use podium_types::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use podium_types::{GroupResource, ObjectKey};
 
+use crate::health::Judgement;
 use crate::object::{Object, Typed};
 
 mod index;
@@ -93,6 +95,7 @@ pub struct World {
     revision: u64,
     objects: BTreeMap<Arc<ObjectKey>, Object>,
     index: Index,
+    judgements: BTreeMap<String, Judgement>,
 }
 
 impl World {
@@ -264,6 +267,20 @@ impl World {
     /// All nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.all::<Node>().map(|(_, node)| node)
+    }
+
+    /// What the leader makes of a node; `None` where nobody judges.
+    #[must_use]
+    pub fn judgement(&self, node: &str) -> Option<&Judgement> {
+        self.judgements.get(node)
+    }
+
+    /// Notes what the leader makes of a node.
+    pub fn judge(&mut self, node: &str, judgement: Option<Judgement>) {
+        match judgement {
+            Some(judgement) => self.judgements.insert(node.to_owned(), judgement),
+            None => self.judgements.remove(node),
+        };
     }
 
     fn keyed<'a>(

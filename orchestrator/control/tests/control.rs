@@ -3,6 +3,7 @@
 mod control {
     mod collection;
     mod endpoints;
+    mod lifecycle;
     mod namespaces;
     #[cfg(feature = "planted-bugs")]
     mod planted;

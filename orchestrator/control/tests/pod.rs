@@ -2,6 +2,8 @@
 
 #[path = "pod/adoption.rs"]
 mod adoption;
+#[path = "pod/denial.rs"]
+mod denial;
 #[path = "pod/lifecycle.rs"]
 mod lifecycle;
 #[path = "pod/runtime.rs"]

@@ -17,7 +17,7 @@ pub async fn make(pipeline: &Pipeline, user: &User, step: Step) -> CallResult {
 }
 
 /// The revision by which the step is done.
-async fn attempt(pipeline: &Pipeline, user: &User, step: Step) -> Result<u64, Status> {
+pub async fn attempt(pipeline: &Pipeline, user: &User, step: Step) -> Result<u64, Status> {
     let options = WriteOptions::default();
     match step {
         Step::Create { resource, object } => {

@@ -10,48 +10,61 @@ use anyhow::{Context as _, bail};
 use podium_agent::{Agent, AgentConfig, ProcessLauncher, Seams};
 use podium_api::Pipeline;
 use podium_api::auth::certificate::AdminKey;
-use podium_api::http::{OpenPath, Server, serve, tls_config};
-use podium_api::pipeline::{Cidr as ServiceCidr, Config as PipelineConfig};
+use podium_api::http::{OpenPath, Server, TlsParts, serve, tls_config};
+use podium_api::pipeline::{Cidr as ApiCidr, Config as PipelineConfig, PodRange};
 use podium_api::seams::{Clock, SystemClock, SystemIds};
 use podium_control::Settings;
+use podium_control::health::Timings;
+use podium_dataplane::overlay::{OverlayConfig, OverlayMode};
 use podium_dataplane::{Dataplane, DataplaneConfig, Endpoint};
 use podium_dns::{SharedZone, Upstreams, Zone};
 use podium_images::Images;
-use podium_init::config::MachineConfig;
+use podium_init::config::{MachineConfig, PEER_PORT};
 use podium_init::protocol::{NodeReport, Status as MachineStatus};
 use podium_lead::Leading;
 use podium_link::Cidr;
-use podium_store::disk::os::OsDisk;
-use podium_store::{Alone, Config as StoreConfig, Member, Store, StoreHandle, TokioRuntime};
+use podium_store::{Role, Store, StoreHandle, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::authority::Prover;
-use crate::identity::{Identity, ServerNames};
+use crate::authority::{Authority, ServerNames, Shown};
+use crate::client::{SharedClient, Voter};
+use crate::cluster::{Cluster, Meeting, Opened, Options};
+use crate::directory::{self, Directory};
+use crate::heartbeat::{Board, Heart, KnownVoters};
 use crate::images::LocalImages;
 use crate::lead::Here;
 use crate::machine::{self, Machine};
+use crate::name;
 use crate::network::{Network, SharedDataplane};
+use crate::overlay::{self, Following, Published};
+use crate::place::Applicant;
+use crate::prover::Prover;
 use crate::references::Replica;
 use crate::register::Registration;
 use crate::services::{self, Catalogue};
 use crate::sinks::{Events, Statuses};
-use crate::streams::Streams;
+use crate::streams::local::Streams;
 use crate::workload;
 
 const STATE: &str = "/var/lib/podium";
 /// The API's port on every node.
 const API_PORT: u16 = 6443;
 const DOMAIN: &str = "cluster.local";
-/// Ethernet's; the overlay of the next release takes from it.
-const POD_MTU_BYTES: u32 = 1500;
+/// The cluster's DNS is the tenth address of services.
+const DNS_OFFSET: u32 = 10;
+/// What pods' links start from, less what the overlay adds; they follow the machine's link when it is looked at.
+const ETHERNET_MTU_BYTES: u32 = 1500;
 /// Each node's part of the pod network: 253 pods, more than a machine takes.
 const NODE_PREFIX_LENGTH: u8 = 24;
 /// DHCP on an emulated machine takes a few seconds; a cable may be plugged in much later, and then the node goes on.
 const ADDRESS_REMINDER: Duration = Duration::from_secs(10);
 /// Between the end of the pods and the end of this process.
 const CLOSING: Duration = Duration::from_secs(1);
+
+/// Between two looks whether another leads.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(10);
 
 /// What the parts share.
 struct Parts {
@@ -61,13 +74,18 @@ struct Parts {
     name: String,
     store: Arc<Store<TokioRuntime>>,
     pipeline: Pipeline,
+    client: SharedClient,
     clock: Arc<dyn Clock>,
-    identity: Identity,
+    cluster: Cluster,
+    authority: Arc<Authority>,
+    directory: watch::Receiver<Directory>,
+    trouble: watch::Sender<Option<String>>,
     dataplane: SharedDataplane,
     ranges: Ranges,
+    overlay: OverlayMode,
 }
 
-/// Addresses that follow from the config.
+/// Addresses that follow from the config, and from the node's place in the cluster.
 #[derive(Clone, Copy)]
 struct Ranges {
     node_pods: Cidr,
@@ -80,28 +98,44 @@ struct Ranges {
 }
 
 impl Ranges {
-    fn new(config: &MachineConfig) -> anyhow::Result<Self> {
-        let pods = config.cluster.pod_cidr.network();
+    fn new(config: &MachineConfig, node_pods: Cidr) -> anyhow::Result<Self> {
         let services = config.cluster.service_cidr.network();
-        let first = |cidr: Cidr, field: &str| match cidr.address {
-            IpAddr::V4(address) => Ok(u32::from(address)),
-            IpAddr::V6(_) => bail!("{field}: {cidr} is not IPv4"),
-        };
-        let (pods_first, services_first) =
-            (first(pods, "cluster.podCIDR")?, first(services, "cluster.serviceCIDR")?);
+        let (pods_first, services_first) = (
+            first(node_pods, "the node's pod addresses")?,
+            first(services, "cluster.serviceCIDR")?,
+        );
         Ok(Self {
-            // A cluster of one: its only node has the first part. Parts of others come with forming clusters.
-            node_pods: Cidr::v4(
-                Ipv4Addr::from(pods_first),
-                NODE_PREFIX_LENGTH.max(pods.prefix_length),
-            ),
-            cluster_pods: pods,
+            node_pods,
+            cluster_pods: config.cluster.pod_cidr.network(),
             services,
             node: Ipv4Addr::from(pods_first + 1),
             kubernetes: Ipv4Addr::from(services_first + 1),
-            dns: Ipv4Addr::from(services_first + 10),
+            dns: Ipv4Addr::from(services_first + DNS_OFFSET),
         })
     }
+}
+
+fn first(cidr: Cidr, what: &str) -> anyhow::Result<u32> {
+    match cidr.address {
+        IpAddr::V4(address) => Ok(u32::from(address)),
+        IpAddr::V6(_) => bail!("{what}: {cidr} is not IPv4"),
+    }
+}
+
+fn pipeline_config(config: &MachineConfig) -> anyhow::Result<PipelineConfig> {
+    let (pods, services) =
+        (config.cluster.pod_cidr.network(), config.cluster.service_cidr.network());
+    let services_first = first(services, "cluster.serviceCIDR")?;
+    let pods_first = first(pods, "cluster.podCIDR")?;
+    Ok(PipelineConfig {
+        service_cidr: ApiCidr::new(Ipv4Addr::from(services_first), services.prefix_length),
+        reserved: vec![Ipv4Addr::from(services_first + DNS_OFFSET)],
+        pods: Some(PodRange {
+            cidr: ApiCidr::new(Ipv4Addr::from(pods_first), pods.prefix_length),
+            node_prefix: NODE_PREFIX_LENGTH.max(pods.prefix_length),
+        }),
+        ..PipelineConfig::default()
+    })
 }
 
 /// Runs the node until the machine ends.
@@ -110,31 +144,64 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("TLS is set up twice"))?;
-    let (config, machine_status) = machine::introduce().await?;
-    if config.cluster.expect != 1 {
-        bail!(
-            "cluster.expect is {}: this version forms clusters of one machine only",
-            config.cluster.expect
-        );
-    }
+    let (config, _) = machine::introduce().await?;
     let mut machine = machine::listen()?;
-    let ranges = Ranges::new(&config)?;
-    let store = open_store(&config).await?;
-    let (identity, store) = store;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let dataplane = Arc::new(Mutex::new(open_dataplane(ranges)?));
-    let name = machine_status.hostname.clone();
+    let options = Options {
+        state: STATE.into(),
+        expect: config.cluster.expect,
+        factor: config.timings.factor.max(1),
+    };
+    let opened = Opened::open(options).await?;
+    tracing::info!(milliseconds = started.elapsed().as_millis(), "the store is open");
     wait_for_address(&mut machine).await;
+    // With an address comes what DHCP calls the machine.
+    let (_, machine_status) = machine::introduce().await?;
+    let configured = config.machine.hostname.as_deref();
+    let name =
+        name::keep(&Path::new(STATE).join("identity"), configured, &machine_status.hostname)?;
+    let (trouble, troubles) = watch::channel(None);
+    let (registered, is_registered) = watch::channel(false);
+    let reporter = Reporter {
+        name: name.clone(),
+        addresses: machine.addresses.clone(),
+        troubles,
+        is_registered,
+        started,
+    };
+    tokio::spawn(reporter.run());
+    let meeting = Meeting {
+        name: name.clone(),
+        token: config.cluster.token.as_bytes().to_vec(),
+        listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PEER_PORT)),
+        addresses: machine.addresses.clone(),
+        listed: config.cluster.peers.clone(),
+        multicast: true,
+        trouble: trouble.clone(),
+    };
+    let cluster = unless_ending(&machine, opened.meet(meeting)).await?;
+    let Some(cluster) = cluster else { return Ok(()) };
+    let store = Arc::clone(&cluster.store);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let handle: Arc<dyn StoreHandle> = store.clone();
-    let IpAddr::V4(services) = ranges.services.address else {
-        bail!("cluster.serviceCIDR is not IPv4")
+    let pipeline = Pipeline::new(
+        Arc::clone(&handle),
+        Arc::clone(&clock),
+        Arc::new(SystemIds),
+        pipeline_config(&config)?,
+    );
+    let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), &name));
+    let applicant =
+        Applicant { name: name.clone(), key: cluster.identity.key.public().to_vec(), voter: true };
+    let placed = async {
+        let authority = Authority::obtain(&*handle).await?;
+        anyhow::Ok((authority, applicant.take(&client, || handle.local(), &trouble).await))
     };
-    let pipeline_config = PipelineConfig {
-        service_cidr: ServiceCidr::new(services, ranges.services.prefix_length),
-        reserved: vec![ranges.dns],
-        ..PipelineConfig::default()
+    let Some((authority, node_pods)) = unless_ending(&machine, placed).await? else {
+        store.shutdown().await;
+        return Ok(());
     };
-    let pipeline = Pipeline::new(handle, Arc::clone(&clock), Arc::new(SystemIds), pipeline_config);
+    let ranges = Ranges::new(&config, node_pods)?;
+    let overlay = overlay::mode(config.cluster.overlay, &Path::new(STATE).join("identity"))?;
     let parts = Parts {
         config,
         machine_status,
@@ -142,47 +209,79 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         name,
         store,
         pipeline,
+        client,
         clock,
-        identity,
-        dataplane,
+        cluster,
+        authority: Arc::new(authority),
+        directory: directory::follow(handle),
+        trouble,
+        dataplane: Arc::new(Mutex::new(open_dataplane(ranges, &overlay)?)),
         ranges,
+        overlay,
     };
-    tracing::info!(milliseconds = started.elapsed().as_millis(), "the store is open");
-    parts.start(started).await
+    tracing::info!(
+        milliseconds = started.elapsed().as_millis(),
+        pods = %ranges.node_pods,
+        "this machine has its place in the cluster"
+    );
+    parts.start(registered).await
 }
 
-async fn open_store(
-    config: &MachineConfig,
-) -> anyhow::Result<(Identity, Arc<Store<TokioRuntime>>)> {
-    let identity = Identity::open(&Path::new(STATE).join("identity"))?;
-    let disk = OsDisk::open(Path::new(STATE).join("raft")).context("open the store's folder")?;
-    let mut settings = StoreConfig::new(identity.member);
-    let factor = config.timings.factor.max(1);
-    settings.timings.heartbeat *= factor;
-    settings.timings.election_min *= factor;
-    settings.timings.election_max *= factor;
-    // Alone, nobody else can lead: there is nothing to wait for.
-    if config.cluster.expect == 1 {
-        settings.timings = StoreConfig::new(identity.member).timings;
+/// Waits for `work`, or until the machine ends: then there is nothing.
+async fn unless_ending<T>(
+    machine: &Machine,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    let mut ending = machine.ending.clone();
+    tokio::select! {
+        done = work => done.map(Some),
+        _ = ending.wait_for(Option::is_some) => Ok(None),
     }
-    let store = Store::<TokioRuntime>::open(settings, Arc::new(disk), Arc::new(Alone))
-        .await
-        .context("open the store")?;
-    if store.status().role == podium_store::Role::Blank {
-        let member = Member { id: identity.member, public_key: Vec::new() };
-        store.initialise(vec![member]).await.context("form the cluster")?;
-        tracing::info!(member = %identity.member, "a cluster of one is formed");
-    }
-    Ok((identity, Arc::new(store)))
 }
 
-fn open_dataplane(ranges: Ranges) -> anyhow::Result<Dataplane> {
+/// Tells PID 1, and so the console, whether the node serves, and if not what is waited for.
+struct Reporter {
+    name: String,
+    addresses: watch::Receiver<Vec<IpAddr>>,
+    troubles: watch::Receiver<Option<String>>,
+    is_registered: watch::Receiver<bool>,
+    started: Instant,
+}
+
+impl Reporter {
+    async fn run(mut self) {
+        let mut was_ready = false;
+        loop {
+            let trouble = self.troubles.borrow_and_update().clone();
+            let registered = *self.is_registered.borrow_and_update();
+            let ready = registered && trouble.is_none();
+            if ready && !was_ready {
+                tracing::info!(milliseconds = self.started.elapsed().as_millis(), "ready");
+                was_ready = true;
+            }
+            let address = self.addresses.borrow().first().copied();
+            let url = address.map(|address| format!("https://{address}:{API_PORT}"));
+            let message = trouble.or(url.filter(|_| ready));
+            if let Some(message) = message {
+                machine::report(NodeReport { ready, name: self.name.clone(), message }).await;
+            }
+            tokio::select! {
+                Ok(()) = self.troubles.changed() => {}
+                Ok(()) = self.is_registered.changed() => {}
+                else => return,
+            }
+        }
+    }
+}
+
+fn open_dataplane(ranges: Ranges, overlay: &OverlayMode) -> anyhow::Result<Dataplane> {
+    let overhead = overlay.overhead_bytes(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let config = DataplaneConfig {
         node_pods: ranges.node_pods,
         cluster_pods: ranges.cluster_pods,
         services: ranges.services,
         dns: ranges.dns,
-        mtu_bytes: POD_MTU_BYTES,
+        mtu_bytes: ETHERNET_MTU_BYTES - overhead,
     };
     Dataplane::open(config).context("prepare the data path")
 }
@@ -201,7 +300,7 @@ async fn wait_for_address(machine: &mut Machine) {
 }
 
 impl Parts {
-    async fn start(mut self, started: Instant) -> anyhow::Result<()> {
+    async fn start(mut self, registered: watch::Sender<bool>) -> anyhow::Result<()> {
         let images = self.open_images()?;
         let agent = self.start_agent(images).await?;
         let handle: Arc<dyn StoreHandle> = self.store.clone();
@@ -213,33 +312,34 @@ impl Parts {
             Arc::clone(&self.dataplane),
             Arc::clone(&zone),
         ));
+        tokio::spawn(overlay::run(Following {
+            store: Arc::clone(&handle),
+            name: self.name.clone(),
+            config: OverlayConfig {
+                mode: self.overlay.clone(),
+                node_pods: self.ranges.node_pods,
+                cluster_pods: self.ranges.cluster_pods,
+            },
+            dataplane: Arc::clone(&self.dataplane),
+            addresses: self.machine.addresses.clone(),
+        }));
         tokio::spawn(serve_names(self.ranges.dns, zone, self.machine.nameservers.clone()));
+        let board = self.start_heart(&registered);
         let leading = Leading {
             store: Arc::clone(&handle),
             pipeline: self.pipeline.clone(),
             settings: Settings {
-                root_ca_pem: self.identity.authority.pem().to_owned(),
+                root_ca_pem: self.authority.pem().to_owned(),
                 ..Settings::default()
             },
             port: API_PORT,
         };
-        let here = Arc::new(Here(self.machine.addresses.clone()));
+        let here = Arc::new(Here { servers: self.servers(), board });
         tokio::spawn(podium_lead::run(leading, here));
         tokio::spawn(workload::run(Arc::clone(&handle), agent.clone(), self.name.clone()));
-        let (registered, mut is_registered) = watch::channel(false);
         tokio::spawn(self.registration(agent.clone()).run(registered));
         let (close, closed) = watch::channel(false);
         let server = self.start_server(agent.clone(), closed).await?;
-        let name = self.name.clone();
-        let address = self.machine.addresses.borrow().first().copied();
-        tokio::spawn(async move {
-            if is_registered.wait_for(|ready| *ready).await.is_ok() {
-                let message = address
-                    .map_or_else(String::new, |address| format!("https://{address}:{API_PORT}"));
-                tracing::info!(milliseconds = started.elapsed().as_millis(), "ready");
-                machine::report(NodeReport { ready: true, name, message }).await;
-            }
-        });
         let ended = self.machine.ending.wait_for(Option::is_some).await;
         let Some(grace) = ended.ok().and_then(|ended| *ended) else {
             bail!("PID 1 is not heard any more");
@@ -249,8 +349,32 @@ impl Parts {
         close.send_replace(true);
         // What is not closed by then, the end of the process closes.
         let _ = tokio::time::timeout(CLOSING, server).await;
+        hand_over(&self.store).await;
         self.store.shutdown().await;
         Ok(())
+    }
+
+    /// Tells the voters that this node lives, and hears the others.
+    fn start_heart(&self, registered: &watch::Sender<bool>) -> Arc<Board> {
+        let timings = Timings::default().scaled(self.config.timings.factor);
+        let board = Board::new(&self.name, timings, Arc::clone(&self.clock));
+        let voters = derived(&self.directory, &self.machine.addresses, |directory, _| {
+            let voters = directory.iter().filter(|(_, entry)| entry.voter);
+            voters.map(|(name, _)| name.clone()).collect()
+        });
+        let reach = KnownVoters {
+            peers: Arc::clone(&self.cluster.peers),
+            directory: self.directory.clone(),
+        };
+        let heart = Heart {
+            board: Arc::clone(&board),
+            voters,
+            reach: Arc::new(reach),
+            ready: registered.subscribe(),
+            cut_off: self.trouble.clone(),
+        };
+        tokio::spawn(heart.run());
+        board
     }
 
     fn open_images(&self) -> anyhow::Result<Images> {
@@ -278,12 +402,8 @@ impl Parts {
         let store: Arc<dyn StoreHandle> = self.store.clone();
         let seams = Seams {
             references: Arc::new(Replica::new(store)),
-            statuses: Arc::new(Statuses::new(self.pipeline.clone(), &self.name)),
-            events: Arc::new(Events::start(
-                self.pipeline.clone(),
-                Arc::clone(&self.clock),
-                &self.name,
-            )),
+            statuses: Arc::new(Statuses::new(Arc::clone(&self.client))),
+            events: Arc::new(Events::start(Arc::clone(&self.client), Arc::clone(&self.clock))),
             network: Arc::new(network),
             images: Arc::new(LocalImages::new(images)),
             launcher: Arc::new(ProcessLauncher::new(config.shim.clone())),
@@ -291,15 +411,53 @@ impl Parts {
         Agent::start(config, seams).await.context("start the agent")
     }
 
+    /// The API as this node uses it.
+    /// The addresses at which the API is served, as voters come and go.
+    fn servers(&self) -> watch::Receiver<Vec<IpAddr>> {
+        let name = self.name.clone();
+        derived(&self.directory, &self.machine.addresses, move |directory, own| {
+            directory::servers(directory, &name, own)
+        })
+    }
+
+    /// The names of this node's API, as machines come and go.
+    fn server_names(&self) -> watch::Receiver<ServerNames> {
+        let (node, service, pods) = (self.name.clone(), self.ranges.kubernetes, self.ranges.node);
+        derived(&self.directory, &self.machine.addresses, move |directory, own| {
+            let others = || directory.iter().filter(|(name, _)| **name != node);
+            let mut machine = own.to_vec();
+            machine.push(IpAddr::V4(pods));
+            ServerNames {
+                node: node.clone(),
+                machine,
+                others: others().map(|(name, _)| name.clone()).collect(),
+                other_addresses: others().flat_map(|(_, it)| it.addresses.clone()).collect(),
+                service,
+            }
+        })
+    }
+
+    /// Whether this machine votes; asked whenever it matters.
+    fn is_voter(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
+        let store = Arc::clone(&self.store);
+        Box::new(move || {
+            let status = store.status();
+            status.membership.is_voter(status.member)
+        })
+    }
+
     fn registration(&self, agent: Agent) -> Registration {
         Registration {
-            pipeline: self.pipeline.clone(),
+            client: Arc::clone(&self.client),
             clock: Arc::clone(&self.clock),
             agent,
             name: self.name.clone(),
             pod_cidr: self.ranges.node_pods.to_string(),
+            identity: self.cluster.identity.key.public().to_vec(),
+            voter: self.is_voter(),
             machine: self.machine_status.clone(),
             addresses: self.machine.addresses.clone(),
+            overlay: Published::new(&self.overlay),
         }
     }
 
@@ -309,14 +467,13 @@ impl Parts {
         mut closed: watch::Receiver<bool>,
     ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
         let admin = AdminKey(self.config.cluster.admin_key.clone());
-        let mut reachable = self.machine.addresses.borrow().clone();
-        reachable.push(IpAddr::V4(self.ranges.node));
-        let names =
-            ServerNames { node: &self.name, machine: &reachable, service: self.ranges.kubernetes };
-        let parts = self.identity.authority.server(&names, admin.clone())?;
-        let shown = parts.chain.first().context("the server has no certificate")?;
+        let shown = Shown::start(Arc::clone(&self.authority), self.server_names())?;
+        let certificate = Arc::new(shown.clone());
+        let authority = self.authority.der()?;
         let token = self.config.cluster.token.as_bytes();
-        let prover = Prover::new(token, self.identity.authority.pem(), &parts.authority, shown);
+        let prover =
+            Prover::new(token, self.authority.pem(), &authority, move || shown.certificate());
+        let parts = TlsParts { authority, certificate, admin: admin.clone() };
         let acceptor = TlsAcceptor::from(Arc::new(tls_config(parts)?));
         let authority = OpenPath {
             path: podium_init::authority::PATH,
@@ -334,6 +491,51 @@ impl Parts {
         };
         Ok(tokio::spawn(serve(listener, acceptor, server, admin, shutdown)))
     }
+}
+
+/// A leader that ends in order asks another voter to lead, so that nobody waits for an election.
+async fn hand_over(store: &Store<TokioRuntime>) {
+    let status = store.status();
+    let others = status.membership.members.keys();
+    let next = others.copied().find(|id| *id != status.member && status.membership.is_voter(*id));
+    if let Some(next) = next.filter(|_| status.role == Role::Leader)
+        && store.transfer_leadership(next).await.is_ok()
+    {
+        let begun = Instant::now();
+        while store.status().role == Role::Leader && begun.elapsed() < CLOSING {
+            tokio::time::sleep(HAND_OVER_LOOK).await;
+        }
+    }
+}
+
+/// What follows from the machines of the cluster and this machine's addresses, kept true.
+fn derived<T: PartialEq + Send + Sync + 'static>(
+    directory: &watch::Receiver<Directory>,
+    addresses: &watch::Receiver<Vec<IpAddr>>,
+    from: impl Fn(&Directory, &[IpAddr]) -> T + Send + 'static,
+) -> watch::Receiver<T> {
+    let (mut directory, mut addresses) = (directory.clone(), addresses.clone());
+    let (sender, receiver) =
+        watch::channel(from(&directory.borrow_and_update(), &addresses.borrow_and_update()));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                Ok(()) = directory.changed() => {}
+                Ok(()) = addresses.changed() => {}
+                () = sender.closed() => return,
+                else => return,
+            }
+            let new = from(&directory.borrow_and_update(), &addresses.borrow_and_update());
+            sender.send_if_modified(|known| {
+                let news = *known != new;
+                if news {
+                    *known = new;
+                }
+                news
+            });
+        }
+    });
+    receiver
 }
 
 /// Serves names at the cluster's DNS address, and again whenever the machine's own name servers change.

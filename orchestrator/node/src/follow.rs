@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use podium_store::{Record, StoreHandle, View, Watch, WatchEvent};
+use podium_store::{Record, Revision, StoreHandle, View, Watch, WatchEvent};
 
 /// More than this is handed over in several batches, so that a flood does not delay the first of it.
 const BATCH_MAX: usize = 512;
@@ -30,6 +30,11 @@ impl Follower {
     /// Starts with everything there is.
     pub(crate) fn new(store: Arc<dyn StoreHandle>, prefix: String) -> Self {
         Self { store, prefix, watch: None }
+    }
+
+    /// Everything up to this revision has been handed over.
+    pub(crate) fn progress(&self) -> Revision {
+        self.watch.as_ref().map_or(Revision(0), Watch::progress)
     }
 
     /// Waits for news. Safe to cancel: nothing is lost.

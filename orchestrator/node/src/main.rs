@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  machine (PID 1's socket) ── config, addresses, shutdown
-//!  identity ── member id, cluster authority, the server's certificate            (STATE)
+//!  cluster ── identity, other machines, forming, the store                       (STATE)
+//!  authority ── the cluster's CA, the server's certificate                       (store)
 //!  store ◄── pipeline ◄── server (HTTPS :6443) ◄── kubectl
 //!    │          ▲ ▲
 //!    │          │ └── lead: bootstrap and controllers, while this member leads
 //!    │          └──── register: this node's own Node and Machine objects
 //!    └─ watch ─► follow ─┬─► services: the data path and the cluster's names
+//!                        ├─► overlay: the way to other nodes' pods
 //!                        └─► workload: this node's pods ─► agent ─► shims
 //! ```
 //!
@@ -15,24 +17,35 @@
 //! and in the kernel; PID 1 starts it anew.
 
 mod authority;
+mod client;
+mod cluster;
 mod compose;
+mod directory;
 mod files;
 mod follow;
+mod form;
+mod heartbeat;
 mod identity;
 mod images;
 mod lead;
 mod machine;
+mod name;
 mod network;
+mod overlay;
+mod place;
+mod prover;
 mod references;
 mod register;
 mod services;
 mod sinks;
+mod standing;
 mod streams;
+mod worker;
 mod workload;
 
 use std::process::ExitCode;
 
-use podium_lead::calls;
+
 use tracing_subscriber::EnvFilter;
 
 // Mistakes that the simulator can be told to make are never in a program that ships.

@@ -6,16 +6,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use podium_agent::{Agent, NodeFacts};
-use podium_api::pipeline::WriteOptions;
+use podium_api::Status;
 use podium_api::seams::Clock;
-use podium_api::{Pipeline, Status, Target, User};
+use podium_control::Step;
 use podium_init::protocol::Status as MachineStatus;
 use podium_types::kind::resources;
 use podium_types::{ObjectKey, object};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::watch;
+
+use crate::client::{Refusal, SharedClient};
+use crate::overlay::Published;
 
 /// Facts change seldom (images, pressure); looking is cheap.
 const LOOK: Duration = Duration::from_secs(10);
@@ -24,13 +29,18 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What the objects are made from.
 pub(crate) struct Registration {
-    pub(crate) pipeline: Pipeline,
+    pub(crate) client: SharedClient,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) agent: Agent,
     pub(crate) name: String,
     pub(crate) pod_cidr: String,
+    /// The machine's public identity key (SubjectPublicKeyInfo, DER).
+    pub(crate) identity: Vec<u8>,
+    /// Whether the machine votes now.
+    pub(crate) voter: Box<dyn Fn() -> bool + Send + Sync>,
     pub(crate) machine: MachineStatus,
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+    pub(crate) overlay: Published,
 }
 
 impl Registration {
@@ -42,8 +52,8 @@ impl Registration {
                     registered.send_if_modified(|known| !std::mem::replace(known, true));
                     LOOK
                 }
-                Err(status) => {
-                    tracing::debug!(message = %status.message, "this node is not registered yet");
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "this node is not registered yet");
                     RETRY
                 }
             };
@@ -54,7 +64,7 @@ impl Registration {
         }
     }
 
-    async fn write(&self) -> Result<(), Status> {
+    async fn write(&self) -> Result<(), Refusal> {
         let facts = self.agent.node_facts().await;
         let addresses = self.addresses.borrow().clone();
         let node = ObjectKey::new(resources::NODES, "", self.name.clone());
@@ -65,57 +75,52 @@ impl Registration {
         let machine = ObjectKey::new(resources::MACHINES, "", self.name.clone());
         let mut want = self.machine(&facts, &addresses);
         self.ensure(&machine, &want).await?;
+        self.publish(&machine, &addresses).await?;
         self.update_status(&machine, want["status"].take()).await
     }
 
-    fn user(&self) -> User {
-        User::system(&format!("node:{}", self.name))
+    /// Says in the Machine's spec how others reach this node's pods, if it does not say so.
+    async fn publish(&self, key: &ObjectKey, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        let Some(mut present) = self.client.get(key).await? else {
+            return Err(Status::not_found(&key.resource, &key.name).into());
+        };
+        let spec = object::map_of(&mut present).entry("spec").or_insert_with(|| json!({}));
+        if !self.overlay.write(object::map_of(spec), addresses) {
+            return Ok(());
+        }
+        let step = Step::Update { key: key.clone(), subresource: None, object: present };
+        self.client.call(step).await.map(drop)
     }
 
     /// Makes the object if it is not there.
-    async fn ensure(&self, key: &ObjectKey, want: &Value) -> Result<(), Status> {
-        if self.present(key).await?.is_some() {
+    async fn ensure(&self, key: &ObjectKey, want: &Value) -> Result<(), Refusal> {
+        if self.client.get(key).await?.is_some() {
             return Ok(());
         }
-        let target = Target { name: "", ..target(key)? };
-        match self
-            .pipeline
-            .create(&self.user(), &target, want.clone().into(), &WriteOptions::default())
-            .await
-        {
-            Err(status) if status.reason != "AlreadyExists" => Err(status),
+        let step = Step::Create { resource: key.resource.clone(), object: want.clone() };
+        match self.client.call(step).await {
+            Err(refusal) if !refusal.is("AlreadyExists") => Err(refusal),
             _ => Ok(()),
         }
     }
 
     /// Writes the status if it differs.
-    async fn update_status(&self, key: &ObjectKey, status: Value) -> Result<(), Status> {
-        let Some(mut present) = self.present(key).await? else {
-            return Err(Status::not_found(&key.resource, &key.name));
+    async fn update_status(&self, key: &ObjectKey, status: Value) -> Result<(), Refusal> {
+        let Some(mut present) = self.client.get(key).await? else {
+            return Err(Status::not_found(&key.resource, &key.name).into());
         };
         if present.get("status") == Some(&status) {
             return Ok(());
         }
         object::map_of(&mut present).insert("status".to_owned(), status);
-        let target = target(key)?.part("status").ok_or_else(Status::no_such_resource)?;
-        self.pipeline
-            .update(&self.user(), &target, present.into(), &WriteOptions::default())
-            .await
-            .map(drop)
-    }
-
-    async fn present(&self, key: &ObjectKey) -> Result<Option<Value>, Status> {
-        let view =
-            self.pipeline.store().read().await.map_err(|error| Status::from_store(&error))?;
-        let Some(record) = view.get(&key.storage_key()) else { return Ok(None) };
-        let mut object: Value = serde_json::from_slice(&record.value).map_err(Status::internal)?;
-        object::set_resource_version(&mut object, Some(record.mod_revision.0));
-        Ok(Some(object))
+        let key = key.clone();
+        let step = Step::Update { key, subresource: Some("status"), object: present };
+        self.client.call(step).await.map(drop)
     }
 
     /// A condition that has not changed keeps its times.
-    async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Status> {
-        let Some(present) = self.present(key).await? else { return Ok(()) };
+    async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Refusal> {
+        let Some(present) = self.client.get(key).await? else { return Ok(()) };
         let known = object::list_at(&present, &["status", "conditions"]);
         let Some(wanted) = want.pointer_mut("/status/conditions").and_then(Value::as_array_mut)
         else {
@@ -134,12 +139,14 @@ impl Registration {
     }
 
     fn node(&self, facts: &NodeFacts, addresses: &[IpAddr]) -> Value {
-        let labels = json!({
+        let mut labels = json!({
             "kubernetes.io/hostname": self.name,
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": facts.architecture,
-            "node-role.kubernetes.io/control-plane": "",
         });
+        if (self.voter)() {
+            labels["node-role.kubernetes.io/control-plane"] = json!("");
+        }
         let images: Vec<Value> = facts
             .images
             .iter()
@@ -221,22 +228,18 @@ impl Registration {
         json!({
             "apiVersion": "podium.dev/v1", "kind": "Machine",
             "metadata": {"name": self.name},
-            "spec": {"podCIDRs": [self.pod_cidr]},
+            "spec": {"identityKey": STANDARD.encode(&self.identity), "podCIDRs": [self.pod_cidr]},
             "status": {
                 "addresses": node_addresses(&self.name, addresses),
                 "bootID": facts.boot_id,
                 "version": self.machine.version,
                 "kernel": facts.kernel_version,
                 "architecture": facts.architecture,
-                "voter": true,
+                "voter": (self.voter)(),
                 "phases": phases,
             },
         })
     }
-}
-
-fn target(key: &ObjectKey) -> Result<Target<'_>, Status> {
-    Target::object(key).ok_or_else(Status::no_such_resource)
 }
 
 fn node_addresses(name: &str, addresses: &[IpAddr]) -> Vec<Value> {

@@ -1,19 +1,19 @@
-//! What the agent reports, written through the API's pipeline.
+//! What the agent reports, written through the API.
 
 use std::sync::Arc;
 
 use podium_agent::{BoxFuture, EventSink, PodRef, SinkError, StatusSink};
-use podium_api::pipeline::{DeleteOptions, WriteOptions};
 use podium_api::seams::Clock;
-use podium_api::{Pipeline, Status, Target, User};
 use podium_control::pod::{Occurrence, Severity, merge_status};
-use podium_control::{EventKind, EventStep, ObjectEvent, Regarding, World, event};
+use podium_control::{
+    EventKind, EventStep, ObjectEvent, Propagation, Regarding, Step, World, event,
+};
 use podium_types::k8s::api::core::v1::{Pod, PodStatus};
 use podium_types::kind::resources;
 use podium_types::{ObjectKey, object};
 use tokio::sync::mpsc;
 
-use crate::calls;
+use crate::client::{Refusal, SharedClient};
 
 /// How often a report is joined anew to a status that somebody else has changed meanwhile.
 const ATTEMPTS: usize = 5;
@@ -22,52 +22,36 @@ const EVENTS_WAITING_MAX: usize = 1024;
 
 /// Writes pods' statuses.
 pub(crate) struct Statuses {
-    pipeline: Pipeline,
-    user: User,
+    client: SharedClient,
 }
 
 impl Statuses {
-    pub(crate) fn new(pipeline: Pipeline, node: &str) -> Self {
-        Self { pipeline, user: User::system(&format!("node:{node}")) }
+    pub(crate) fn new(client: SharedClient) -> Self {
+        Self { client }
     }
 
     async fn attempt(&self, pod: &PodRef, ours: &PodStatus) -> Result<(), Attempt> {
         let key = key_of(pod);
-        let view = self.pipeline.store().read().await.map_err(|error| unavailable(&error))?;
-        let Some(record) = view.get(&key.storage_key()) else {
+        let present = self.client.get(&key).await.map_err(ended)?;
+        let Some(mut present) = present.filter(|present| object::uid(present) == pod.uid) else {
             return Err(Attempt::Ended(SinkError::Gone));
         };
-        let refused =
+        let misfit =
             |error: &dyn std::fmt::Display| Attempt::Ended(SinkError::Refused(error.to_string()));
-        let mut present: serde_json::Value =
-            serde_json::from_slice(&record.value).map_err(|error| refused(&error))?;
-        if object::uid(&present) != pod.uid {
-            return Err(Attempt::Ended(SinkError::Gone));
-        }
-        let known: Pod = object::from_value(&present).map_err(|error| refused(&error))?;
+        let known: Pod = object::from_value(&present).map_err(|error| misfit(&error))?;
         let known = known.status.unwrap_or_default();
         let merged = merge_status(&known, ours);
         if merged == known {
             return Ok(());
         }
-        object::set_resource_version(&mut present, Some(record.mod_revision.0));
-        object::map_of(&mut present).insert(
-            "status".to_owned(),
-            object::to_value(&merged).map_err(|error| refused(&error))?,
-        );
-        let target = Target::object(&key).and_then(|target| target.part("status"));
-        let target = target.ok_or_else(|| refused(&"pods have no status"))?;
-        let written = self
-            .pipeline
-            .update(&self.user, &target, present.into(), &WriteOptions::default())
-            .await;
-        written.map(drop).map_err(|status| {
-            if status.reason == "Conflict" {
-                Attempt::Again
-            } else {
-                Attempt::Ended(sink_error(status))
-            }
-        })
+        let status = object::to_value(&merged).map_err(|error| misfit(&error))?;
+        object::map_of(&mut present).insert("status".to_owned(), status);
+        let step = Step::Update { key, subresource: Some("status"), object: present };
+        match self.client.call(step).await {
+            Ok(_) => Ok(()),
+            Err(refusal) if refusal.is("Conflict") => Err(Attempt::Again),
+            Err(refusal) => Err(ended(refusal)),
+        }
     }
 }
 
@@ -76,19 +60,19 @@ enum Attempt {
     Ended(SinkError),
 }
 
-fn unavailable(error: &dyn std::fmt::Display) -> Attempt {
-    Attempt::Ended(SinkError::Unavailable(error.to_string()))
+fn ended(refusal: Refusal) -> Attempt {
+    Attempt::Ended(sink_error(refusal))
 }
 
 fn key_of(pod: &PodRef) -> ObjectKey {
     ObjectKey::new(resources::PODS, pod.namespace.clone(), pod.name.clone())
 }
 
-fn sink_error(status: Status) -> SinkError {
-    match status.reason {
-        "NotFound" => SinkError::Gone,
-        _ if status.code >= 500 || status.code == 429 => SinkError::Unavailable(status.message),
-        _ => SinkError::Refused(status.message),
+fn sink_error(refusal: Refusal) -> SinkError {
+    match refusal {
+        refusal if refusal.is("NotFound") => SinkError::Gone,
+        refusal if refusal.may_pass() => SinkError::Unavailable(refusal.message),
+        refusal => SinkError::Refused(refusal.message),
     }
 }
 
@@ -112,18 +96,17 @@ impl StatusSink for Statuses {
 
     fn delete<'a>(&'a self, pod: &'a PodRef) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
-            let key = key_of(pod);
-            let Some(target) = Target::object(&key) else { return Err(SinkError::Gone) };
-            let options = DeleteOptions {
-                grace_period_seconds: Some(0),
-                uid: Some(pod.uid.clone()),
-                ..DeleteOptions::default()
+            let step = Step::Delete {
+                key: key_of(pod),
+                uid: pod.uid.clone(),
+                grace_seconds: Some(0),
+                propagation: Propagation::Background,
             };
-            match self.pipeline.delete(&self.user, &target, &options).await {
+            match self.client.call(step).await {
                 Ok(_) => Ok(()),
                 // Another pod has the name now.
-                Err(status) if status.reason == "Conflict" => Err(SinkError::Gone),
-                Err(status) => Err(sink_error(status)),
+                Err(refusal) if refusal.is("Conflict") => Err(SinkError::Gone),
+                Err(refusal) => Err(sink_error(refusal)),
             }
         })
     }
@@ -136,28 +119,28 @@ pub(crate) struct Events {
 
 impl Events {
     /// Starts the task that writes.
-    pub(crate) fn start(pipeline: Pipeline, clock: Arc<dyn Clock>, node: &str) -> Self {
+    pub(crate) fn start(client: SharedClient, clock: Arc<dyn Clock>) -> Self {
         let (queue, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-        let user = User::system(&format!("node:{node}"));
         tokio::spawn(async move {
             while let Some(step) = waiting.recv().await {
-                let world = world_of(&pipeline, &step);
-                let call = event::record(&world, &step, clock.now());
-                calls::make(&pipeline, &user, call).await;
+                if let Err(refusal) = write(&client, &step, &*clock).await {
+                    tracing::debug!(reason = %step.reason, %refusal, "an event is not recorded");
+                }
             }
         });
         Self { queue }
     }
 }
 
-/// A world with nothing but the event that would be counted up.
-fn world_of(pipeline: &Pipeline, step: &EventStep) -> World {
+/// Counts the event up that says the same, or makes one.
+async fn write(client: &SharedClient, step: &EventStep, clock: &dyn Clock) -> Result<(), Refusal> {
     let mut world = World::new();
     let key = event::key_of(step);
-    if let Some(record) = pipeline.store().local().get(&key.storage_key()) {
-        world.apply(&ObjectEvent::put(key, record.mod_revision.0, &record.value));
+    if let Some(known) = client.get(&key).await? {
+        let revision = object::resource_version(&known).and_then(|version| version.parse().ok());
+        world.apply(&ObjectEvent::put(key, revision.unwrap_or(0), known.to_string().as_bytes()));
     }
-    world
+    client.call(event::record(&world, step, clock.now())).await.map(drop)
 }
 
 impl EventSink for Events {

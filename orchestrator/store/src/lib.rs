@@ -41,6 +41,7 @@ mod history;
 mod log;
 mod member;
 mod message;
+mod mirror;
 mod record;
 mod replica;
 mod snapshot;
@@ -58,6 +59,7 @@ pub use error::{StoreError, WatchError};
 pub use handle::{Role, Standing, Status, StoreHandle};
 pub use history::HistoryLimits;
 pub use member::{FeatureLevel, Member, MemberId, Membership};
+pub use mirror::{Mirror, MirrorChange};
 pub use openraft::AsyncRuntime;
 pub use openraft::impls::TokioRuntime;
 pub use record::{

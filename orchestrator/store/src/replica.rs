@@ -18,6 +18,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::error::{StoreError, WatchError};
 use crate::history::{History, HistoryLimits};
 use crate::member::{FeatureLevel, MemberId};
+use crate::mirror::MirrorChange;
 use crate::record::Revision;
 use crate::state::{Command, Position, Reply, State};
 use crate::view::View;
@@ -144,6 +145,14 @@ impl Replica {
         let mut inner = self.lock();
         change(&mut inner.state);
         inner.wake_waiting();
+    }
+
+    /// Takes over changes that were decided elsewhere, all of one revision or of several up to it.
+    pub(crate) fn follow(&self, revision: Revision, changes: Vec<MirrorChange>) {
+        let mut inner = self.lock();
+        let events = inner.state.follow(revision, changes);
+        inner.publish(&events);
+        inner.trim();
     }
 
     /// Replaces the state by a later one. The history starts again, and watchers that are not

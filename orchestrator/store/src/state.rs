@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::bugs::{Bug, Bugs};
 use crate::error::StoreError;
 use crate::member::{FeatureLevel, MemberId, Membership};
+use crate::mirror::MirrorChange;
 use crate::record::{Guard, Operation, Outcome, Record, Revision, Transaction};
 use crate::view::View;
 use crate::watch::{EventKind, WatchEvent};
@@ -206,20 +207,39 @@ impl State {
         (Outcome::Committed { revision }, events)
     }
 
-    fn put(&mut self, revision: Revision, key: &Arc<str>, value: &Bytes) -> WatchEvent {
-        let previous = self.view.get(key).cloned();
-        // One copy of the key serves the map, the record and all later versions of it.
-        let key = previous.as_ref().map_or(key, |record| &record.key).clone();
-        let record = Arc::new(Record {
-            key: key.clone(),
-            value: value.clone(),
-            create_revision: previous.as_ref().map_or(revision, |record| record.create_revision),
-            mod_revision: revision,
-            version: previous.as_ref().map_or(0, |record| record.version) + 1,
+    /// Takes over records as they are, after which the state is that of `revision`.
+    pub(crate) fn follow(
+        &mut self,
+        revision: Revision,
+        changes: Vec<MirrorChange>,
+    ) -> Vec<Arc<WatchEvent>> {
+        let events = changes.into_iter().filter_map(|change| match change {
+            MirrorChange::Put(record) => Some(self.place(revision, record)),
+            MirrorChange::Delete(key) => self.delete(revision, &key),
         });
-        self.bytes += key.len() + value.len();
+        let events = events.map(Arc::new).collect();
+        self.view.revision = revision;
+        events
+    }
+
+    fn put(&mut self, revision: Revision, key: &Arc<str>, value: &Bytes) -> WatchEvent {
+        let previous = self.view.get(key);
+        // One copy of the key serves the map, the record and all later versions of it.
+        let record = Arc::new(Record {
+            key: previous.map_or(key, |record| &record.key).clone(),
+            value: value.clone(),
+            create_revision: previous.map_or(revision, |record| record.create_revision),
+            mod_revision: revision,
+            version: previous.map_or(0, |record| record.version) + 1,
+        });
+        self.place(revision, record)
+    }
+
+    fn place(&mut self, revision: Revision, record: Arc<Record>) -> WatchEvent {
+        let key = record.key.clone();
+        let previous = self.view.records.insert(key.clone(), record.clone());
+        self.bytes += key.len() + record.value.len();
         self.bytes -= previous.as_ref().map_or(0, |old| old.key.len() + old.value.len());
-        self.view.records.insert(key.clone(), record.clone());
         WatchEvent { revision, key, kind: EventKind::Put, record: Some(record), previous }
     }
 

@@ -35,6 +35,7 @@ fn spec() -> Value {
         "description": "MachineSpec says how other machines reach this one.",
         "type": "object",
         "properties": {
+            "identityKey": {"type": "string", "description": "The public half of the machine's identity key (SubjectPublicKeyInfo in DER, base64): whoever proves it is this machine."},
             "publicKey": {"type": "string", "description": "The public key of the machine's overlay link (WireGuard, base64)."},
             "endpoint": {"type": "string", "description": "The address:port at which its overlay link receives."},
             "podCIDRs": {"type": "array", "items": {"type": "string"}, "description": "The ranges of pod addresses that are on this machine."},

@@ -22,6 +22,9 @@ pub struct Machine {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MachineSpec {
+    /// The public half of its identity key (SubjectPublicKeyInfo in DER, base64): whoever proves it is this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_key: Option<String>,
     /// The public key of its overlay link (WireGuard, base64).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
@@ -152,7 +155,7 @@ mod tests {
     fn machine_survives_the_wire() {
         let object = json!({
             "apiVersion": "podium.dev/v1", "kind": "Machine", "metadata": {"name": "m1"},
-            "spec": {"publicKey": "k", "endpoint": "10.0.2.15:51820", "podCIDRs": ["10.244.0.0/24"]},
+            "spec": {"identityKey": "i", "publicKey": "k", "endpoint": "10.0.2.15:51820", "podCIDRs": ["10.244.0.0/24"]},
             "status": {"bootID": "b", "addresses": [{"type": "InternalIP", "address": "10.0.2.15"}],
                 "phases": [{"name": "mounts", "durationMilliseconds": 12}]},
         });

@@ -57,6 +57,8 @@ pub struct Image {
 
 /// What the connections of a scenario need besides busybox: its own netcat knows TCP only.
 const NETCAT_PACKAGES: [&str; 4] = ["netcat-openbsd", "libbsd0", "libc6", "libmd0"];
+/// busybox's ping cannot forbid fragments.
+const PING_PACKAGES: [&str; 5] = ["iputils-ping", "libc6", "libcap2", "libidn2-0", "libunistring2"];
 
 /// All images of the rig.
 ///
@@ -110,6 +112,22 @@ pub fn labelled(cache: &Path, name: &'static str, label: &str) -> anyhow::Result
     let mut image = busybox(cache)?;
     image.nodes.insert("etc/label".to_owned(), Node::Text { text: label.to_owned() });
     (image.name, image.tags) = (name, &["latest"]);
+    Ok(image)
+}
+
+/// busybox, and iputils' ping as `iputils-ping`, for scenarios: the rig does not load it by itself.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn ping(cache: &Path) -> anyhow::Result<Image> {
+    let tree = debian::unpack(cache, "ping", &PING_PACKAGES)?;
+    let mut image = busybox(cache)?;
+    for folder in ["lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
+        add_libraries(&tree, folder, &mut image.nodes)?;
+    }
+    let from = debian::resolve(&tree, "bin/ping")?;
+    image.nodes.insert("bin/iputils-ping".to_owned(), Node::File { from, mode: 0o755 });
+    (image.name, image.tags) = ("library/ping", &["latest"]);
     Ok(image)
 }
 

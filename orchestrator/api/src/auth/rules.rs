@@ -2,11 +2,11 @@
 //! its own work needs, and everybody may ask whether the server lives.
 //!
 //! A node reads Services, EndpointSlices, Namespaces and Nodes; it reads pods, and the Secrets and ConfigMaps that pods bound
-//! to it refer to; it writes its own Node, Machine and Lease, the status of its pods, and Events. It removes its own pods.
+//! to it refer to; it changes its own Node, Machine and Lease, the status of its pods, and Events. It removes its own pods.
 
 use futures::future::BoxFuture;
 use podium_store::View;
-use podium_types::{Kind, ObjectKey, object};
+use podium_types::{Kind, ObjectKey, References, object};
 use serde_json::Value;
 
 use super::{Attributes, Authorizer, Decision, INTERNAL, MASTERS, NODE_PREFIX, NODES, Subject};
@@ -66,7 +66,7 @@ fn node_may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> bool {
     match asked.kind {
         Kind::Service | Kind::EndpointSlice | Kind::Namespace | Kind::ServiceAccount => reads,
         Kind::Node | Kind::Machine => {
-            reads || (verb == "create" && asked.subresource.is_empty()) || (changes && own)
+            reads || (changes && own)
         }
         Kind::Lease => asked.namespace == NODE_LEASES && (own || verb == "create"),
         Kind::CoreEvent | Kind::Event => verb == "create" || changes,
@@ -108,26 +108,12 @@ fn refers(node: &str, asked: Asked<'_>, state: &View) -> bool {
     })
 }
 
-/// Whether a reference of the right sort with the right name stands anywhere in a pod's spec.
+/// Whether a pod's spec refers to what is asked for.
 fn names(spec: &Value, asked: Asked<'_>) -> bool {
-    let (fields, name_fields): (&[&str], &[&str]) = match asked.kind {
-        Kind::Secret => {
-            (&["secret", "secretRef", "secretKeyRef", "imagePullSecrets"], &["name", "secretName"])
-        }
-        _ => (&["configMap", "configMapRef", "configMapKeyRef"], &["name"]),
-    };
-    let named = |value: &Value| {
-        name_fields.iter().any(|field| value.get(field).and_then(Value::as_str) == Some(asked.name))
-    };
-    match spec {
-        Value::Object(map) => map.iter().any(|(field, value)| {
-            let fits = fields.contains(&field.as_str());
-            let here = fits
-                && (named(value) || value.as_array().is_some_and(|list| list.iter().any(named)));
-            here || names(value, asked)
-        }),
-        Value::Array(list) => list.iter().any(|value| names(value, asked)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    let References { config_maps, secrets } = References::of(spec);
+    match asked.kind {
+        Kind::Secret => secrets.contains(asked.name),
+        _ => config_maps.contains(asked.name),
     }
 }
 
@@ -184,6 +170,7 @@ mod tests {
         let node = User::authenticated("system:node:n1", [NODES.to_owned()]);
         assert!(may(&node, "patch", resources::NODES, "status", "n1"));
         assert!(!may(&node, "patch", resources::NODES, "status", "n2"));
+        assert!(!may(&node, "create", resources::NODES, "", ""), "a voter makes it, for who joins");
         assert!(may(&node, "patch", resources::PODS, "status", "p"));
         assert!(!may(&node, "patch", resources::PODS, "", "p"));
         assert!(!may(&node, "create", resources::DEPLOYMENTS, "", ""));

@@ -13,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
+use rustls::server::ResolvesServerCert;
 
 use super::Server;
 use crate::auth::certificate::{AdminKey, CertificateError, ClientVerifier, user_of};
@@ -44,10 +45,8 @@ pub enum ServeError {
 pub struct TlsParts {
     /// The certificate of the cluster's CA.
     pub authority: CertificateDer<'static>,
-    /// The server's certificate, and those between it and the CA.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The server's key.
-    pub key: PrivateKeyDer<'static>,
+    /// The server's certificate and key: asked at every handshake, so that they may be renewed.
+    pub certificate: Arc<dyn ResolvesServerCert>,
     /// The administrator's key.
     pub admin: AdminKey,
 }
@@ -55,7 +54,7 @@ pub struct TlsParts {
 /// The TLS of the API: HTTP/2 and HTTP/1.1, clients by certificate or anonymous.
 ///
 /// # Errors
-/// When a certificate or the key cannot be used.
+/// When the CA's certificate cannot be used.
 pub fn tls_config(parts: TlsParts) -> Result<ServerConfig, ServeError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = ClientVerifier::new(parts.authority, parts.admin, provider.clone())
@@ -64,8 +63,7 @@ pub fn tls_config(parts: TlsParts) -> Result<ServerConfig, ServeError> {
         .with_safe_default_protocol_versions()
         .map_err(ServeError::Own)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(parts.chain, parts.key)
-        .map_err(ServeError::Own)?;
+        .with_cert_resolver(parts.certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

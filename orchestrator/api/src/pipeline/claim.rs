@@ -1,4 +1,4 @@
-//! What an object takes that only one may have: the cluster addresses of Services.
+//! What an object takes that only one may have: the cluster addresses of Services, the pod addresses of Nodes.
 //!
 //! A claim is a key of its own, outside the objects. The transaction that writes the object puts the key under the
 //! guard that nobody else has it, and the one that removes the object, or its use, removes the key. So an address is
@@ -19,6 +19,7 @@ use crate::bugs::Bug;
 use crate::status::Status;
 
 const ADDRESSES: &str = "/claims/cluster-ip/";
+const POD_RANGES: &str = "/claims/pod-cidr/";
 /// The first addresses of a range are given only to those who ask for them by number: at most so many…
 const MOST_STATIC: u32 = 256;
 /// …at least so many, and in between one in so many.
@@ -58,6 +59,11 @@ impl Cidr {
         self.at(1)
     }
 
+    /// Whether the other range is within this one.
+    fn holds(self, other: Self) -> bool {
+        other.prefix >= self.prefix && Self::new(Ipv4Addr::from(other.base), self.prefix) == self
+    }
+
     fn at(self, offset: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + offset)
     }
@@ -91,8 +97,33 @@ impl std::fmt::Display for Cidr {
     }
 }
 
+/// Pod addresses, and how they are divided among nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodRange {
+    /// All of them.
+    pub cidr: Cidr,
+    /// The prefix length of one node's part; not shorter than that of `cidr`.
+    pub node_prefix: u8,
+}
+
+impl PodRange {
+    /// Every node's part, the lowest first.
+    fn parts(self) -> impl Iterator<Item = Cidr> {
+        let Self { cidr, node_prefix } = self;
+        let bits = u32::from(node_prefix.saturating_sub(cidr.prefix)).min(31);
+        let size = 1u32.checked_shl(32 - u32::from(node_prefix)).unwrap_or_default();
+        (0..1u32 << bits).map(move |index| {
+            Cidr::new(Ipv4Addr::from_bits(cidr.base.wrapping_add(index * size)), node_prefix)
+        })
+    }
+}
+
 /// The keys that an object holds.
 pub(super) fn of(kind: Kind, object: &Value) -> BTreeSet<String> {
+    if kind == Kind::Node {
+        let ranges = object::list_at(object, &["spec", "podCIDRs"]).iter();
+        return ranges.filter_map(Value::as_str).map(range_key).collect();
+    }
     if kind != Kind::Service {
         return BTreeSet::new();
     }
@@ -101,6 +132,10 @@ pub(super) fn of(kind: Kind, object: &Value) -> BTreeSet<String> {
     let one = object::str_at(spec, &["clusterIP"]);
     let addresses = addresses.chain(one).filter_map(|text| text.parse::<Ipv4Addr>().ok());
     addresses.map(address_key).collect()
+}
+
+fn range_key(range: &str) -> String {
+    format!("{POD_RANGES}{range}")
 }
 
 fn address_key(address: Ipv4Addr) -> String {
@@ -115,6 +150,12 @@ pub(super) fn fill(
     view: &View,
     random: u128,
 ) -> Result<(), Status> {
+    if kind == Kind::Node {
+        let name = object::name(object).to_owned();
+        return config.pods.map_or(Ok(()), |pods| {
+            fill_pods(object, pods, view).map_err(|cause| Status::invalid(kind, &name, &[cause]))
+        });
+    }
     if kind != Kind::Service {
         return Ok(());
     }
@@ -123,6 +164,47 @@ pub(super) fn fill(
     let name = object::name(object).to_owned();
     let causes = allocator.fill(object);
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid(kind, &name, &causes)) }
+}
+
+/// Gives a Node the lowest free part of the pod addresses; one that it names must be free, or its own.
+fn fill_pods(node: &mut Value, pods: PodRange, view: &View) -> Result<(), Cause> {
+    let key = object::key_of(podium_types::kind::resources::NODES, node);
+    let record = view.get(&key.storage_key());
+    let stored = record.map(|record| super::served::parse(record)).unwrap_or_default();
+    let owned = object::list_at(&stored, &["spec", "podCIDRs"]).to_vec();
+    let given = object::list_at(node, &["spec", "podCIDRs"]).to_vec();
+    let spec = object::child_mut(object::map_of(node), "spec");
+    if given.is_empty() {
+        let free = |part: &Cidr| view.get(&range_key(&part.to_string())).is_none();
+        let ranges = match owned.is_empty() {
+            false => owned,
+            true => {
+                pods.parts().find(free).map(|part| json!(part.to_string())).into_iter().collect()
+            }
+        };
+        let Some(first) = ranges.first().cloned() else {
+            return Err(invalid(
+                "spec.podCIDRs",
+                &Value::Null,
+                "all pod addresses are given to nodes",
+            ));
+        };
+        spec.insert("podCIDR".to_owned(), first);
+        spec.insert("podCIDRs".to_owned(), ranges.into());
+        return Ok(());
+    }
+    for range in given.iter().filter(|range| !owned.contains(range)) {
+        let text = range.as_str().unwrap_or_default();
+        let part = text.parse::<Cidr>().ok().filter(|part| pods.cidr.holds(*part));
+        if part.is_none_or(|part| part.prefix != pods.node_prefix || part.to_string() != text) {
+            let why = format!("must be a /{} of {}", pods.node_prefix, pods.cidr);
+            return Err(invalid("spec.podCIDRs", range, &why));
+        }
+        if view.get(&range_key(text)).is_some() {
+            return Err(invalid("spec.podCIDRs", range, "belongs to another node"));
+        }
+    }
+    Ok(())
 }
 
 /// The claims that the stored object of that name holds already.
@@ -245,7 +327,26 @@ pub(super) fn release(claims: &BTreeSet<String>, operations: &mut Vec<Operation>
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::Cidr;
+    use super::{Cidr, PodRange};
+
+    #[test]
+    fn pod_addresses_are_divided_from_the_lowest() {
+        let range = |text: &str, node_prefix| PodRange {
+            cidr: text.parse().expect("a range"),
+            node_prefix,
+        };
+        let parts = |range: PodRange| range.parts().map(|it| it.to_string()).collect::<Vec<_>>();
+        let all = parts(range("10.244.0.0/16", 24));
+        assert_eq!(
+            (all.len(), all[0].as_str(), all[255].as_str()),
+            (256, "10.244.0.0/24", "10.244.255.0/24")
+        );
+        assert_eq!(parts(range("10.244.0.0/24", 24)), ["10.244.0.0/24"]);
+        assert_eq!(range("10.0.0.0/8", 24).parts().count(), 65536);
+        let pods: Cidr = "10.244.0.0/16".parse().expect("a range");
+        assert!(pods.holds("10.244.7.0/24".parse().expect("a range")));
+        assert!(!pods.holds("10.245.7.0/24".parse().expect("a range")));
+    }
 
     #[test]
     fn a_range_gives_neither_its_first_nor_its_last_address() {

@@ -114,6 +114,7 @@ impl Pipeline {
         Ok(deleted)
     }
 
+    /// There are no disruption budgets yet, so an eviction is a deletion that a budget could have refused.
     pub(super) async fn create_eviction(
         &self,
         user: &User,
@@ -123,6 +124,10 @@ impl Pipeline {
     ) -> Result<Written, Status> {
         let kind = target.subresource.map_or(target.resource.kind, |part| part.kind);
         let decoded = decode::decode(kind, input, options.field_validation)?;
+        let named = object::name(&decoded.object);
+        if !named.is_empty() && named != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
         let wanted = object::at(&decoded.object, &["deleteOptions"]);
         let mut delete = DeleteOptions::from_object(wanted)?;
         delete.dry_run |= options.dry_run;

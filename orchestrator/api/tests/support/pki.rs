@@ -1,5 +1,7 @@
 //! Certificates for one server, and a kubeconfig for its administrator.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use podium_api::auth::certificate::AdminKey;
@@ -11,6 +13,7 @@ use rcgen::{
 use tokio_rustls::rustls;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 /// An authority, and what it has made.
 pub struct Pki {
@@ -87,10 +90,12 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let key = rustls::crypto::ring::sign::any_ecdsa_type(&key).expect("a key");
+        let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
         let parts = TlsParts {
             authority: self.authority(),
-            chain: vec![certificate.der().clone()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            certificate: Arc::new(SingleCertAndKey::from(certified)),
             admin: self.admin_key(),
         };
         tls_config(parts).expect("good certificates")

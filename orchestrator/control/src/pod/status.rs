@@ -1,12 +1,13 @@
 //! The status of the pod as its node reports it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use podium_types::Now;
 use podium_types::k8s::api::core::v1::{
     self as core, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, PodIP, PodStatus,
+    ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
 };
 use podium_types::k8s::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -16,6 +17,7 @@ use super::interface::{Instance, PodCommand};
 use super::record::Termination;
 use super::start::crash_loop_message;
 use super::{Intent, PodMachine, Stage, qos_class};
+use crate::pods;
 
 /// Where a pod is in its life. The order is the only one in which a phase may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,12 +72,18 @@ pub fn container_id(pod_uid: &str, instance: &Instance) -> String {
 }
 
 /// The status to write, given the one that stands in the API: a node's own fields are `ours`, other writers' fields
-/// and conditions stay as they are.
+/// and conditions stay as they are. So does the word that the pod was lost with its node and has been replaced.
 #[must_use]
 pub fn merge_status(current: &PodStatus, ours: &PodStatus) -> PodStatus {
-    let foreign =
-        current.conditions.iter().flatten().filter(|known| !OWNED.contains(&known.type_.as_str()));
-    let conditions: Vec<_> = ours.conditions.iter().flatten().chain(foreign).cloned().collect();
+    let known = || current.conditions.iter().flatten();
+    let foreign = known().filter(|known| !OWNED.contains(&known.type_.as_str()));
+    let lost = known().find(|known| says(known, pods::NODE_LOST));
+    let conditions = ours.conditions.iter().flatten().chain(foreign);
+    let conditions = conditions.map(|condition| match lost {
+        Some(lost) if condition.type_ == lost.type_ => lost.clone(),
+        Some(_) | None => condition.clone(),
+    });
+    let conditions: Vec<_> = conditions.collect();
     PodStatus {
         conditions: Some(conditions),
         nominated_node_name: current.nominated_node_name.clone(),
@@ -90,12 +98,52 @@ pub fn merge_status(current: &PodStatus, ours: &PodStatus) -> PodStatus {
     }
 }
 
+fn says(condition: &PodCondition, reason: &str) -> bool {
+    condition.type_ == "Ready" && condition.reason.as_deref() == Some(reason)
+}
+
+/// When to say again what the cluster denies. A node that is taken for dead and still reaches the API must not argue
+/// with the leader as fast as both can write.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Dispute {
+    last: Option<Duration>,
+    due: Option<Duration>,
+}
+
+/// How long a denied status is left alone after it was contradicted.
+const DISPUTE_PAUSE: Duration = Duration::from_secs(10);
+
+impl Dispute {
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.due
+    }
+}
+
 /// The API shows whole seconds.
 pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 impl PodMachine {
+    /// The cluster may have denied that the pod is ready, while its node was not heard.
+    pub(super) fn note_denial(&mut self, now: Now) {
+        let status = self.pod.status.as_ref();
+        let mut conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let denied = conditions.any(|condition| says(condition, pods::NODE_NOT_READY));
+        self.dispute.due = denied.then(|| {
+            let pause = self.dispute.last.map_or(Duration::ZERO, |last| last + DISPUTE_PAUSE);
+            pause.max(now.monotonic)
+        });
+    }
+
+    /// Forgets what was reported if it was denied, so that it is reported again.
+    pub(super) fn contradict(&mut self, now: Now) {
+        if self.dispute.due.is_some_and(|due| due <= now.monotonic) {
+            self.dispute = Dispute { last: Some(now.monotonic), due: None };
+            self.reported = self.pod.status.clone();
+        }
+    }
+
     /// Reports the status if it is not what was reported last.
     pub(super) fn report(&mut self, now: Now, out: &mut Vec<PodCommand>) {
         if self.frozen || matches!(self.stage, Stage::Gone) {

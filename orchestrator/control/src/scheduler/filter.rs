@@ -7,12 +7,11 @@ use podium_types::k8s::api::core::v1::{Node, Pod, PodSpec, Taint, Toleration};
 
 use super::selector;
 use crate::bugs::{self, Bug};
+use crate::node_lifecycle::condition;
+use crate::node_lifecycle::taint::{NOT_READY, UNSCHEDULABLE};
 use crate::pods;
 use crate::resources::{HostPort, Resources, Usage, allocatable};
 use crate::world::World;
-
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 /// A node, and its books during one pass.
 #[derive(Debug, Clone)]
@@ -113,11 +112,7 @@ pub fn discouraging_taints(spec: &PodSpec, node: &Node) -> usize {
 /// Whether the node reports that it can run pods.
 #[must_use]
 pub fn ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    condition::is(node, "Ready", "True")
 }
 
 fn taint(key: &str) -> Taint {
@@ -127,14 +122,18 @@ fn taint(key: &str) -> Taint {
 /// Whether one of the tolerations covers a taint. An empty key with `Exists` covers every key, an empty effect every effect.
 #[must_use]
 pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let key = toleration.key.as_deref().unwrap_or_default();
-        let value = toleration.value.as_deref().unwrap_or_default();
-        let covers = match toleration.operator.as_deref() {
-            Some("Exists") => key.is_empty() || key == taint.key,
-            _ => key == taint.key && value == taint.value.as_deref().unwrap_or_default(),
-        };
-        covers && (effect.is_empty() || effect == taint.effect)
-    })
+    tolerations.iter().any(|toleration| covers(toleration, taint))
+}
+
+/// Whether a toleration covers a taint, for however long.
+#[must_use]
+pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let value = toleration.value.as_deref().unwrap_or_default();
+    let covers = match toleration.operator.as_deref() {
+        Some("Exists") => key.is_empty() || key == taint.key,
+        _ => key == taint.key && value == taint.value.as_deref().unwrap_or_default(),
+    };
+    covers && (effect.is_empty() || effect == taint.effect)
 }

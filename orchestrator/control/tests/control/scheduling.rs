@@ -112,7 +112,7 @@ fn each_filter_explains_itself() {
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     let cases: [(Value, Value, &str); 8] = [
         (json!({"spec": {"unschedulable": true}}), json!({}), "1 node(s) were unschedulable"),
-        (unready, json!({}), "1 node(s) were not ready"),
+        (unready, json!({}), "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }"),
         (
             json!({}),
             json!({"nodeSelector": {"disk": "ssd"}}),

@@ -1,82 +1,20 @@
-//! The data path against the kernel: a node and its pods as network namespaces, real connections between them.
+//! One node and its pods: their links, services, and what a restart finds.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
 use podium_dataplane::{
     Dataplane, DataplaneConfig, Endpoint, NODE_LINK, PodLink, Protocol, ServiceAddress,
     ServiceTable, link_name,
 };
-use podium_link::Cidr;
 use podium_link::netlink::Netlink;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::namespace::{Namespace, cidr};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A network namespace, kept by its file.
-struct Namespace(File);
-
-impl Namespace {
-    fn new() -> Self {
-        let made = std::thread::spawn(|| {
-            #[allow(deprecated)]
-            rustix::thread::unshare(UnshareFlags::NEWNET)
-                .expect("a network namespace (root is needed)");
-            let mut netlink = Netlink::open().expect("rtnetlink");
-            let lo = netlink.link("lo").expect("links").expect("lo");
-            netlink.set_up(lo.index, true).expect("lo up");
-            Self(File::open("/proc/thread-self/ns/net").expect("the namespace's file"))
-        });
-        made.join().expect("the namespace's thread")
-    }
-
-    /// Runs `work` on a thread inside.
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("enter");
-                work()
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// A server that answers every connection with `name` and the client's address.
-    fn serve(&self, port: u16, name: &'static str) {
-        let listener =
-            self.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen"));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.expect("accept");
-                let client = stream.peer_addr().expect("the client").ip();
-                // A client that is gone already has its answer.
-                let _ = write!(stream, "{name} {client}");
-            }
-        });
-    }
-
-    fn ask(&self, address: Ipv4Addr, port: u16) -> std::io::Result<(String, IpAddr)> {
-        self.run(|| {
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), LIMIT)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            let (name, client) = answer.split_once(' ').expect("a name and an address");
-            Ok((name.to_owned(), client.parse().expect("an address")))
-        })
-    }
-}
-
-fn cidr(text: &str) -> Cidr {
-    text.parse().expect(text)
-}
 
 fn pod_address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 244, 0, last)
@@ -100,17 +38,7 @@ impl Node {
             let own = File::open("/proc/thread-self/ns/net").expect("this namespace");
             let mut netlink = Netlink::open().expect("rtnetlink");
             netlink.add_veth(NODE_LINK, "other-end", own.as_fd(), 1500).expect("the node's link");
-            for index in ["all", "default"] {
-                std::fs::write(
-                    format!("/proc/thread-self/net/../../../sys/net/ipv4/conf/{index}/rp_filter"),
-                    "0",
-                )
-                .or_else(|_| {
-                    std::fs::write(format!("/proc/sys/net/ipv4/conf/{index}/rp_filter"), "0")
-                })
-                .expect("rp_filter");
-            }
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
+            crate::namespace::route_packets();
         });
         let node = Self { namespace, pods: (0..pods).map(|_| Namespace::new()).collect() };
         let mut dataplane = node.open();
@@ -135,7 +63,7 @@ impl Node {
 
     fn attach(&self, dataplane: &mut Dataplane, last: u8, pod: &Namespace) {
         let name = link_name(&uid(last));
-        let link = PodLink { name: &name, namespace: pod.0.as_fd(), address: pod_address(last) };
+        let link = PodLink { name: &name, namespace: pod.as_fd(), address: pod_address(last) };
         self.namespace.run(|| dataplane.attach_pod(&link)).expect("attach");
     }
 }

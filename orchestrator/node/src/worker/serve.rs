@@ -1,0 +1,152 @@
+//! The voter's side: the node's share of the state, and its calls.
+
+use futures::FutureExt as _;
+use podium_api::pipeline::ReadOptions;
+use podium_api::share::Share;
+use podium_api::{Pipeline, Status, Target, User, auth};
+use podium_peer::frame::{self, FrameError};
+use podium_store::{Revision, StoreError, View, Watch};
+use podium_types::ObjectKey;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, split};
+use tokio::time::{Instant, timeout_at};
+
+use super::wire::{Answer, Ask, Change, FRAME_BYTES, News, PART_BYTES, PATIENCE, Put, REMINDER};
+use podium_lead::calls;
+
+/// All objects.
+const ROOT: &str = "/registry/";
+/// Changes are sent when there are so many, and the transaction that they belong to is whole.
+const BATCH_MAX: usize = 512;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the watch ended: {0}")]
+    Watch(#[from] podium_store::WatchError),
+}
+
+/// Serves one session of the node of this name, whose key has been checked, to its end.
+pub(crate) async fn serve<S>(
+    mut stream: S,
+    pipeline: &Pipeline,
+    node: &str,
+) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let user =
+        User::authenticated(format!("{}{node}", auth::NODE_PREFIX), [auth::NODES.to_owned()]);
+    loop {
+        // No time limit: a node keeps sessions for its next call.
+        let bytes = match frame::read(&mut stream, FRAME_BYTES).await {
+            Err(FrameError::Closed) => return Ok(()),
+            read => read?,
+        };
+        let answer = match postcard::from_bytes(&bytes).map_err(FrameError::from)? {
+            Ask::Follow => return send_share(stream, pipeline, node).await,
+            Ask::Get { key } => get(pipeline, &user, &key.into()).await,
+            call => make(pipeline, &user, call).await,
+        };
+        frame::say(&mut stream, &answer, PATIENCE).await?;
+    }
+}
+
+async fn get(pipeline: &Pipeline, user: &User, key: &ObjectKey) -> Answer {
+    let Some(target) = Target::object(key) else { return refused(Status::no_such_resource()) };
+    match pipeline.get(user, &target, &ReadOptions::default()).await {
+        Ok(served) => Answer::Object(Some(served.json().to_vec())),
+        Err(status) if status.reason == "NotFound" => Answer::Object(None),
+        Err(status) => refused(status),
+    }
+}
+
+async fn make(pipeline: &Pipeline, user: &User, call: Ask) -> Answer {
+    let step = match call.step() {
+        Ok(step) => step,
+        Err(reason) => return refused(Status::bad_request(reason)),
+    };
+    match calls::attempt(pipeline, user, step).await {
+        Ok(revision) => Answer::Done { revision },
+        Err(status) => refused(status),
+    }
+}
+
+fn refused(status: Status) -> Answer {
+    crate::client::Refusal::from(status).into()
+}
+
+async fn send_share<S>(stream: S, pipeline: &Pipeline, node: &str) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut incoming, mut outgoing) = split(stream);
+    let store = pipeline.store();
+    let mut share = Share::new(node);
+    // Not older than anything that was acknowledged, so that a node that comes from another voter never goes back.
+    let view = store.read().await?;
+    let mut watch = store.watch(ROOT, view.revision())?;
+    let send = async {
+        send_whole(&mut outgoing, &mut share, &view).await?;
+        drop(view);
+        loop {
+            let (revision, changes) = gather(&mut watch, &mut share, || store.local()).await?;
+            let news = News::Changes { revision: revision.0, changes };
+            frame::say(&mut outgoing, &news, PATIENCE).await?;
+        }
+    };
+    tokio::select! {
+        ended = send => ended,
+        // The node says nothing more; that it is gone is heard at once.
+        _ = incoming.read_u8() => Ok(()),
+    }
+}
+
+async fn send_whole(
+    outgoing: &mut (impl AsyncWrite + Unpin),
+    share: &mut Share,
+    view: &View,
+) -> Result<(), FrameError> {
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for record in share.start(view) {
+        let put = Put::from(&*record);
+        bytes += put.bytes();
+        part.push(put);
+        if bytes >= PART_BYTES {
+            frame::say(outgoing, &News::Part(std::mem::take(&mut part)), PATIENCE).await?;
+            bytes = 0;
+        }
+    }
+    frame::say(outgoing, &News::Part(part), PATIENCE).await?;
+    frame::say(outgoing, &News::Whole { revision: view.revision().0 }, PATIENCE).await
+}
+
+/// Waits for changes of the share, or until it is time to say that there are none; returns up to which revision they are
+/// all there are.
+async fn gather(
+    watch: &mut Watch,
+    share: &mut Share,
+    view: impl Fn() -> View,
+) -> Result<(Revision, Vec<Change>), ServeError> {
+    let reminder = Instant::now() + REMINDER;
+    let mut changes = Vec::new();
+    loop {
+        let event = match watch.next().now_or_never() {
+            Some(event) => event?,
+            // The events of a transaction come together: none of them is still to come.
+            None if !changes.is_empty() => break,
+            None => match timeout_at(reminder, watch.next()).await {
+                Ok(event) => event?,
+                Err(_) => break,
+            },
+        };
+        changes.extend(share.changes(&event, &view()).iter().map(Change::from));
+        if changes.len() >= BATCH_MAX && watch.progress() >= event.revision {
+            break;
+        }
+    }
+    Ok((watch.progress(), changes))
+}
