@@ -13,6 +13,7 @@ use podium_api::auth::certificate::AdminKey;
 use podium_api::http::{OpenPath, Server, TlsParts, serve, tls_config};
 use podium_api::pipeline::{Cidr as ApiCidr, Config as PipelineConfig, PodRange};
 use podium_api::seams::{Clock, SystemClock, SystemIds};
+use podium_api::streams::PodStreams;
 use podium_control::Settings;
 use podium_control::health::Timings;
 use podium_dataplane::overlay::{OverlayConfig, OverlayMode};
@@ -44,7 +45,9 @@ use crate::prover::Prover;
 use crate::references::Replica;
 use crate::register::Registration;
 use crate::services::{self, Catalogue};
+use crate::sessions::Sessions;
 use crate::sinks::{Events, Statuses};
+use crate::streams::everywhere::Everywhere;
 use crate::streams::local::Streams;
 use crate::workload;
 
@@ -79,7 +82,7 @@ struct Parts {
     cluster: Cluster,
     authority: Arc<Authority>,
     directory: watch::Receiver<Directory>,
-    trouble: watch::Sender<Option<String>>,
+    cut_off: watch::Sender<Option<String>>,
     dataplane: SharedDataplane,
     ranges: Ranges,
     overlay: OverlayMode,
@@ -161,10 +164,12 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         name::keep(&Path::new(STATE).join("identity"), configured, &machine_status.hostname)?;
     let (trouble, troubles) = watch::channel(None);
     let (registered, is_registered) = watch::channel(false);
+    let (no_place, without_place) = watch::channel(None);
+    let (cut_off, alone) = watch::channel(None);
     let reporter = Reporter {
         name: name.clone(),
         addresses: machine.addresses.clone(),
-        troubles,
+        troubles: [without_place, troubles, alone],
         is_registered,
         started,
     };
@@ -176,7 +181,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         addresses: machine.addresses.clone(),
         listed: config.cluster.peers.clone(),
         multicast: true,
-        trouble: trouble.clone(),
+        trouble,
     };
     let cluster = unless_ending(&machine, opened.meet(meeting)).await?;
     let Some(cluster) = cluster else { return Ok(()) };
@@ -194,7 +199,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         Applicant { name: name.clone(), key: cluster.identity.key.public().to_vec(), voter: true };
     let placed = async {
         let authority = Authority::obtain(&*handle).await?;
-        anyhow::Ok((authority, applicant.take(&client, || handle.local(), &trouble).await))
+        anyhow::Ok((authority, applicant.take(&client, || handle.local(), &no_place).await))
     };
     let Some((authority, node_pods)) = unless_ending(&machine, placed).await? else {
         store.shutdown().await;
@@ -214,7 +219,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         cluster,
         authority: Arc::new(authority),
         directory: directory::follow(handle),
-        trouble,
+        cut_off,
         dataplane: Arc::new(Mutex::new(open_dataplane(ranges, &overlay)?)),
         ranges,
         overlay,
@@ -243,7 +248,8 @@ async fn unless_ending<T>(
 struct Reporter {
     name: String,
     addresses: watch::Receiver<Vec<IpAddr>>,
-    troubles: watch::Receiver<Option<String>>,
+    /// Lines on what is not well, the most telling first.
+    troubles: [watch::Receiver<Option<String>>; 3],
     is_registered: watch::Receiver<bool>,
     started: Instant,
 }
@@ -252,7 +258,11 @@ impl Reporter {
     async fn run(mut self) {
         let mut was_ready = false;
         loop {
-            let trouble = self.troubles.borrow_and_update().clone();
+            let mut trouble = None;
+            for said in &mut self.troubles {
+                let said = said.borrow_and_update().clone();
+                trouble = trouble.or(said);
+            }
             let registered = *self.is_registered.borrow_and_update();
             let ready = registered && trouble.is_none();
             if ready && !was_ready {
@@ -265,8 +275,11 @@ impl Reporter {
             if let Some(message) = message {
                 machine::report(NodeReport { ready, name: self.name.clone(), message }).await;
             }
+            let [one, two, three] = &mut self.troubles;
             tokio::select! {
-                Ok(()) = self.troubles.changed() => {}
+                Ok(()) = one.changed() => {}
+                Ok(()) = two.changed() => {}
+                Ok(()) = three.changed() => {}
                 Ok(()) = self.is_registered.changed() => {}
                 else => return,
             }
@@ -325,6 +338,15 @@ impl Parts {
         }));
         tokio::spawn(serve_names(self.ranges.dns, zone, self.machine.nameservers.clone()));
         let board = self.start_heart(&registered);
+        let streams: Arc<dyn PodStreams> = Arc::new(Streams(agent.clone()));
+        let sessions = Sessions {
+            directory: self.directory.clone(),
+            pipeline: self.pipeline.clone(),
+            board: Arc::clone(&board),
+            streams: Arc::clone(&streams),
+        };
+        // Nobody else sets it.
+        let _ = self.cluster.former.sessions.set(Arc::new(sessions));
         let leading = Leading {
             store: Arc::clone(&handle),
             pipeline: self.pipeline.clone(),
@@ -339,7 +361,7 @@ impl Parts {
         tokio::spawn(workload::run(Arc::clone(&handle), agent.clone(), self.name.clone()));
         tokio::spawn(self.registration(agent.clone()).run(registered));
         let (close, closed) = watch::channel(false);
-        let server = self.start_server(agent.clone(), closed).await?;
+        let server = self.start_server(streams, closed).await?;
         let ended = self.machine.ending.wait_for(Option::is_some).await;
         let Some(grace) = ended.ok().and_then(|ended| *ended) else {
             bail!("PID 1 is not heard any more");
@@ -371,7 +393,7 @@ impl Parts {
             voters,
             reach: Arc::new(reach),
             ready: registered.subscribe(),
-            cut_off: self.trouble.clone(),
+            cut_off: self.cut_off.clone(),
         };
         tokio::spawn(heart.run());
         board
@@ -463,7 +485,7 @@ impl Parts {
 
     async fn start_server(
         &self,
-        agent: Agent,
+        local: Arc<dyn PodStreams>,
         mut closed: watch::Receiver<bool>,
     ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
         let admin = AdminKey(self.config.cluster.admin_key.clone());
@@ -480,7 +502,12 @@ impl Parts {
             parameter: podium_init::authority::NONCE_PARAMETER,
             answer: Box::new(move |nonce| prover.answer(nonce)),
         };
-        let streams = Arc::new(Streams(agent));
+        let streams = Arc::new(Everywhere {
+            name: self.name.clone(),
+            local,
+            peers: Arc::clone(&self.cluster.peers),
+            directory: self.directory.clone(),
+        });
         let server = Server::with_open_path(self.pipeline.clone(), streams, Some(authority));
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, API_PORT));
         let listener = TcpListener::bind(address)

@@ -15,7 +15,7 @@ use podium_control::forming::{
     Standing,
 };
 use podium_peer::{Peers, Pinned, Protocol, Services, Session};
-use podium_store::{Member, MemberId, Message, Store, StoreHandle as _, TokioRuntime};
+use podium_store::{Member, MemberId, Message, Status, Store, StoreHandle as _, TokioRuntime};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
@@ -223,7 +223,7 @@ impl Former {
             let status = self.founding.store.status();
             peers.pin(pinned(cluster, status.membership.members.values()));
             let now = (self.founding.clock)();
-            if status.leader.is_some() {
+            if self.is_led(&status, now) {
                 led = now;
             }
             match self.look().await {
@@ -243,6 +243,25 @@ impl Former {
                 () = tokio::time::sleep(self.founding.interval) => {}
             }
         }
+    }
+
+    /// Whether there is a leader that can lead. One that has lost its quorum goes on calling itself the leader, and followers
+    /// that cannot elect another remember the last.
+    fn is_led(&self, status: &Status, now: Duration) -> bool {
+        let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
+        let patience = self.founding.patience;
+        let is_heard = |member: &Member| {
+            member.id == status.member
+                || heard
+                    .get(&Fingerprint::of(&member.public_key))
+                    .is_some_and(|heard| now.saturating_sub(heard.at) <= patience)
+        };
+        let members = &status.membership.members;
+        let is_voter = |member: &&Member| status.membership.is_voter(member.id);
+        let voters: Vec<_> = members.values().filter(is_voter).collect();
+        let count = voters.iter().filter(|voter| is_heard(voter)).count();
+        let leader = status.leader.and_then(|leader| members.get(&leader));
+        leader.is_some_and(is_heard) && count * 2 > voters.len()
     }
 
     fn missing<'a>(

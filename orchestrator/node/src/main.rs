@@ -37,6 +37,7 @@ mod prover;
 mod references;
 mod register;
 mod services;
+mod sessions;
 mod sinks;
 mod standing;
 mod streams;

@@ -34,6 +34,13 @@ struct Node {
     pods: Cidr,
 }
 
+/// A machine on its way.
+struct Starting {
+    at: usize,
+    runtime: Runtime,
+    started: tokio::task::JoinHandle<(Cluster, Pipeline, String, Cidr)>,
+}
+
 /// Machines with disks.
 struct Rack {
     disks: Vec<TempDir>,
@@ -61,32 +68,36 @@ impl Rack {
 
     /// Switches machines on, and waits until each has its place in the cluster.
     fn on(&mut self, which: &[usize], trouble: &watch::Sender<Option<String>>) {
-        let listed: Vec<SocketAddr> = (0..self.disks.len()).map(|at| self.address(at)).collect();
-        let starting: Vec<_> = which
-            .iter()
-            .map(|at| {
-                let runtime = runtime();
-                let options = Options {
-                    state: self.disks[*at].path().to_owned(),
-                    expect: self.disks.len() as u32,
-                    factor: 1,
-                };
-                let address = self.address(*at);
-                let meeting = Meeting {
-                    name: format!("n{}", at + 1),
-                    token: TOKEN.to_vec(),
-                    listen: address,
-                    addresses: watch::channel(vec![address.ip()]).1,
-                    listed: listed.clone(),
-                    multicast: false,
-                    trouble: trouble.clone(),
-                };
-                let started = runtime.spawn(start(options, meeting, trouble.clone()));
-                (*at, runtime, started)
-            })
-            .collect();
+        let starting = which.iter().map(|at| self.begin(*at, trouble)).collect();
+        self.finish(starting);
+    }
+
+    /// Switches a machine on.
+    fn begin(&self, at: usize, trouble: &watch::Sender<Option<String>>) -> Starting {
+        let runtime = runtime();
+        let options = Options {
+            state: self.disks[at].path().to_owned(),
+            expect: self.disks.len() as u32,
+            factor: 1,
+        };
+        let address = self.address(at);
+        let meeting = Meeting {
+            name: format!("n{}", at + 1),
+            token: TOKEN.to_vec(),
+            listen: address,
+            addresses: watch::channel(vec![address.ip()]).1,
+            listed: (0..self.disks.len()).map(|at| self.address(at)).collect(),
+            multicast: false,
+            trouble: trouble.clone(),
+        };
+        let started = runtime.spawn(start(options, meeting, trouble.clone()));
+        Starting { at, runtime, started }
+    }
+
+    /// Waits until machines have their places.
+    fn finish(&mut self, starting: Vec<Starting>) {
         let waiting = runtime();
-        for (at, runtime, started) in starting {
+        for Starting { at, runtime, started } in starting {
             let started = waiting.block_on(async { tokio::time::timeout(DEADLINE, started).await });
             let (cluster, pipeline, authority, pods) =
                 started.unwrap_or_else(|_| panic!("n{} starts in time", at + 1)).expect("a node");
@@ -258,23 +269,19 @@ fn two_machines_of_three_wait_and_say_who_is_missing() {
     let mut rack = Rack::new(3, 2);
     let (trouble, mut told) = watch::channel(None);
     let waiting = runtime();
-    std::thread::scope(|scope| {
-        let rack = &mut rack;
-        let two = scope.spawn({
-            let trouble = trouble.clone();
-            move || {
-                rack.on(&[0, 1, 2], &trouble);
-            }
+    let mut starting = vec![rack.begin(0, &trouble), rack.begin(1, &trouble)];
+    let missing = waiting.block_on(async {
+        let missing = told.wait_for(|line: &Option<String>| {
+            line.as_ref().is_some_and(|line| {
+                line.starts_with("2 of 3: ") && line.ends_with("; waiting for 1 more")
+            })
         });
-        let said = waiting.block_on(async {
-            let formed = told.wait_for(|line: &Option<String>| {
-                line.as_ref().is_some_and(|line| line.contains(" of 3: "))
-            });
-            tokio::time::timeout(DEADLINE, formed).await.expect("told").expect("alive").clone()
-        });
-        assert!(said.is_some_and(|line| line.contains(" (me)")));
-        two.join().expect("formed");
+        tokio::time::timeout(DEADLINE, missing).await.expect("told").expect("alive").clone()
     });
+    let line = missing.expect("a line");
+    assert!(line.contains(" (me), n"), "{line}");
+    starting.push(rack.begin(2, &trouble));
+    rack.finish(starting);
     rack.off(1);
     rack.off(2);
     let lost = waiting.block_on(async {
