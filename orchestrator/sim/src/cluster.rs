@@ -21,6 +21,7 @@ use crate::ledger::{Fact, Ledger, Violation};
 use crate::mistake::Mistakes;
 use crate::network::Network;
 use crate::network::seam::{Serve, member_of};
+use crate::pulse::Pulse;
 use crate::rules::Rules;
 use crate::runtime::{SimRuntime, Sleep};
 
@@ -68,6 +69,8 @@ struct Node {
     idle: bool,
     life: Option<Life>,
     store: Option<SimStore>,
+    /// Where beats go that arrive in this life.
+    pulse: Option<Pulse>,
     /// The highest revision and term that this life has shown.
     seen: Seen,
 }
@@ -98,8 +101,15 @@ impl Cluster {
             let disk = SimDisk::new(number, cluster.coverage.clone());
             let host = (load == Load::Orchestrator)
                 .then(|| Host::new(number, running.clone(), cluster.clone()));
-            let node =
-                Node { disk, host, idle: false, life: None, store: None, seen: Seen::default() };
+            let node = Node {
+                disk,
+                host,
+                idle: false,
+                life: None,
+                store: None,
+                pulse: None,
+                seen: Seen::default(),
+            };
             cluster.lock().insert(number, node);
         }
         cluster
@@ -303,6 +313,7 @@ impl Cluster {
             let mut nodes = self.lock();
             let Some(slot) = nodes.get_mut(&node) else { return };
             slot.store = None;
+            slot.pulse = None;
             slot.seen = Seen::default();
             slot.idle = false;
             let first = slot.life.is_none();
@@ -351,6 +362,19 @@ impl Cluster {
         {
             node.store = Some(store.clone());
         }
+    }
+
+    /// From now on beats for this node go here.
+    pub(crate) fn hear_with(&self, node: u16, pulse: &Pulse) {
+        if let Some(node) = self.lock().get_mut(&node) {
+            node.pulse = Some(pulse.clone());
+        }
+    }
+
+    /// What hears beats on a node that runs.
+    pub(crate) fn pulse(&self, node: u16) -> Option<Pulse> {
+        self.life(node)?;
+        self.lock().get(&node)?.pulse.clone()
     }
 
     /// How messages find the store of a node.

@@ -191,6 +191,11 @@ impl Network {
         }
     }
 
+    /// Carries a message that nobody answers; false when it did not arrive.
+    pub(crate) async fn carries(&self, from: u16, to: u16) -> bool {
+        self.travel(Leg { from, to, lost: Fault::LostRequest }).await
+    }
+
     /// Takes the time of one leg; false when the message did not arrive.
     async fn travel(&self, leg: Leg) -> bool {
         let link = (leg.from, leg.to);

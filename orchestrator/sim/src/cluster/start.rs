@@ -13,6 +13,7 @@ use crate::executor::Life;
 use crate::lead;
 use crate::ledger::Violation;
 use crate::network::seam::{NodeTransport, member_of};
+use crate::pulse::{Pulse, name_of};
 use crate::runtime::{Sleep, spawn, spawn_in};
 
 /// How long a node waits before it opens a store again that would not open.
@@ -35,9 +36,12 @@ async fn run(cluster: Cluster, life: Life) {
 
 /// What the node program runs beside the store.
 fn orchestrate(cluster: &Cluster, node: u16, store: &SimStore) {
-    drop(spawn(lead::run(cluster.clone(), node, store.clone())));
+    let pulse = Pulse::default();
+    cluster.hear_with(node, &pulse);
+    drop(spawn(pulse.clone().beat(cluster.clone(), node)));
+    drop(spawn(lead::run(cluster.clone(), node, store.clone(), pulse)));
     if let Some(host) = cluster.host(node) {
-        let name = format!("node-{node}");
+        let name = name_of(node);
         let user = User::system(&format!("node:{name}"));
         let access = Access::new(cluster.clone(), node, user);
         drop(spawn(agent::run(name, host, store.clone(), access)));
