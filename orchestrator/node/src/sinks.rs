@@ -141,13 +141,17 @@ impl Events {
         let user = User::system(&format!("node:{node}"));
         tokio::spawn(async move {
             while let Some(step) = waiting.recv().await {
-                let world = world_of(&pipeline, &step);
-                let call = event::record(&world, &step, clock.now());
-                calls::make(&pipeline, &user, call).await;
+                record(&pipeline, &user, &*clock, &step).await;
             }
         });
         Self { queue }
     }
+}
+
+/// Writes one event, or counts up the one that says the same. One that is refused is lost, as events may be.
+pub(crate) async fn record(pipeline: &Pipeline, user: &User, clock: &dyn Clock, step: &EventStep) {
+    let call = event::record(&world_of(pipeline, step), step, clock.now());
+    calls::make(pipeline, user, call).await;
 }
 
 /// A world with nothing but the event that would be counted up.
