@@ -88,8 +88,9 @@ fn mke2fs(path: &Path) -> Result<(), TemplateError> {
             "4096",
             "-L",
             "PODIUM-STATE",
+            // Of the template's 512 MiB; of what is added by growing, the kernel reserves whole percents, rounded down.
             "-m",
-            "1",
+            "2",
             "-U",
             UUID,
             "-E",

@@ -17,6 +17,13 @@ use super::{ioctl, scan};
 pub(crate) const MOUNT_POINT: &str = "/var";
 /// The template in the initramfs.
 const TEMPLATE: &str = "/lib/podium/state.template";
+/// What ext4 does with a fault and with a shortage.
+///
+/// - `errors=remount-ro`: better a node that says so than one that makes it worse.
+/// - `resuid`: the reserved blocks are root's otherwise, and so every container's. Nobody has this user id, so they are left to
+///   processes with CAP_SYS_RESOURCE, the node's own: whatever volumes hold, the log and the records have room, and a pod can
+///   be deleted.
+const OPTIONS: &std::ffi::CStr = c"errors=remount-ro,resuid=4294967294";
 /// Folders that programs expect.
 const FOLDERS: &[&str] = &[
     "lib",
@@ -110,9 +117,8 @@ pub(crate) fn mount_state(disks: &[Disk], wish: Wish<'_>) -> Result<StateStatus,
 }
 
 fn mount_ext4(device: &Path, made: bool) -> Result<StateStatus, StateError> {
-    // A file system with a fault becomes read-only: better a node that says so than one that makes it worse.
     let flags = MountFlags::NOATIME | MountFlags::NODEV;
-    mount(device, MOUNT_POINT, "ext4", flags, Some(c"errors=remount-ro"))
+    mount(device, MOUNT_POINT, "ext4", flags, Some(OPTIONS))
         .map_err(|source| StateError::Mount { device: device.to_owned(), source })?;
     let size_bytes = partition_bytes(device);
     let folder = Path::new(MOUNT_POINT);

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use podium_agent::{Agent, NodeFacts};
+use podium_agent::{Agent, NodeFacts, NodePressure};
 use podium_api::Status;
 use podium_api::seams::Clock;
-use podium_control::Step;
+use podium_control::{EventKind, EventStep, Regarding, Step};
 use podium_init::protocol::Status as MachineStatus;
 use podium_types::kind::resources;
 use podium_types::{ObjectKey, object};
@@ -21,11 +21,60 @@ use tokio::sync::watch;
 
 use crate::client::{Refusal, SharedClient};
 use crate::overlay::Published;
+use crate::sinks;
 
 /// Facts change seldom (images, pressure); looking is cheap.
 const LOOK: Duration = Duration::from_secs(10);
 /// While the objects cannot be written yet, at the start or without a leader.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// One kind of shortage, in the words of kubelet: its events' reasons begin with `Node`, its conditions' with `Kubelet`.
+struct Pressure {
+    condition: &'static str,
+    of: fn(&NodePressure) -> bool,
+    /// Reason without its beginning, and message.
+    short: (&'static str, &'static str),
+    enough: (&'static str, &'static str),
+}
+
+const PRESSURES: [Pressure; 3] = [
+    Pressure {
+        condition: "MemoryPressure",
+        of: |node| node.memory,
+        short: ("HasInsufficientMemory", "the node is short of memory"),
+        enough: ("HasSufficientMemory", "the node has sufficient memory available"),
+    },
+    Pressure {
+        condition: "DiskPressure",
+        of: |node| node.disk,
+        short: ("HasDiskPressure", "the disk of images and volumes is nearly full"),
+        enough: ("HasNoDiskPressure", "the node has no disk pressure"),
+    },
+    Pressure {
+        condition: "PIDPressure",
+        of: |node| node.pids,
+        short: ("HasInsufficientPID", "the node is short of process ids"),
+        enough: ("HasSufficientPID", "the node has sufficient process ids available"),
+    },
+];
+
+/// A shortage that began or ended.
+#[derive(Debug, PartialEq, Eq)]
+struct PressureChange {
+    short: bool,
+    reason: String,
+    message: &'static str,
+}
+
+fn pressure_changes(before: NodePressure, now: NodePressure) -> Vec<PressureChange> {
+    let changed = PRESSURES.iter().filter(|which| (which.of)(&before) != (which.of)(&now));
+    let change = |which: &Pressure| {
+        let short = (which.of)(&now);
+        let (reason, message) = if short { which.short } else { which.enough };
+        PressureChange { short, reason: format!("Node{reason}"), message }
+    };
+    changed.map(change).collect()
+}
 
 /// What the objects are made from.
 pub(crate) struct Registration {
@@ -46,8 +95,12 @@ pub(crate) struct Registration {
 impl Registration {
     /// Keeps the objects true; never returns. `registered` turns true when the Node is Ready in the API.
     pub(crate) async fn run(mut self, registered: watch::Sender<bool>) -> ! {
+        let mut pressure = NodePressure::default();
         loop {
-            let wait = match self.write().await {
+            let facts = self.agent.node_facts().await;
+            self.tell(pressure, facts.pressure).await;
+            pressure = facts.pressure;
+            let wait = match self.write(&facts).await {
                 Ok(()) => {
                     registered.send_if_modified(|known| !std::mem::replace(known, true));
                     LOOK
@@ -64,16 +117,44 @@ impl Registration {
         }
     }
 
-    async fn write(&self) -> Result<(), Refusal> {
-        let facts = self.agent.node_facts().await;
+    /// Says on the console and in an event what the node has become short of, or is no longer.
+    async fn tell(&self, before: NodePressure, now: NodePressure) {
+        for change in pressure_changes(before, now) {
+            if change.short {
+                tracing::warn!("{}", change.message);
+            } else {
+                tracing::info!("{}", change.message);
+            }
+            let step = EventStep {
+                regarding: Regarding {
+                    key: ObjectKey::new(resources::NODES, "", self.name.clone()),
+                    api_version: "v1".to_owned(),
+                    kind: "Node".to_owned(),
+                    // Of a node, events carry the name in place of the uid: that is where kubectl looks for them.
+                    uid: self.name.clone(),
+                    resource_version: String::new(),
+                    field_path: String::new(),
+                },
+                kind: EventKind::Normal,
+                reason: change.reason.clone(),
+                message: format!("Node {} status is now: {}", self.name, change.reason),
+                action: "",
+                component: "kubelet",
+                reports: None,
+            };
+            sinks::record(&self.client, &*self.clock, &step).await;
+        }
+    }
+
+    async fn write(&self, facts: &NodeFacts) -> Result<(), Refusal> {
         let addresses = self.addresses.borrow().clone();
         let node = ObjectKey::new(resources::NODES, "", self.name.clone());
-        let mut want = self.node(&facts, &addresses);
+        let mut want = self.node(facts, &addresses);
         self.ensure(&node, &want).await?;
         self.keep_times(&node, &mut want).await?;
         self.update_status(&node, want["status"].take()).await?;
         let machine = ObjectKey::new(resources::MACHINES, "", self.name.clone());
-        let mut want = self.machine(&facts, &addresses);
+        let mut want = self.machine(facts, &addresses);
         self.ensure(&machine, &want).await?;
         self.publish(&machine, &addresses).await?;
         self.update_status(&machine, want["status"].take()).await
@@ -185,37 +266,13 @@ impl Registration {
             json!({"type": kind, "status": if on { "True" } else { "False" }, "reason": reason, "message": message,
                 "lastHeartbeatTime": now, "lastTransitionTime": now})
         };
-        let pressure = |kind: &str, on: bool, names: [(&str, &str); 2]| {
-            condition(kind, on, names[usize::from(!on)])
+        let pressure = |which: &Pressure| {
+            let on = (which.of)(&facts.pressure);
+            let (reason, message) = if on { which.short } else { which.enough };
+            condition(which.condition, on, (&format!("Kubelet{reason}"), message))
         };
-        let short = &facts.pressure;
-        vec![
-            pressure(
-                "MemoryPressure",
-                short.memory,
-                [
-                    ("KubeletHasInsufficientMemory", "the node is short of memory"),
-                    ("KubeletHasSufficientMemory", "the node has sufficient memory available"),
-                ],
-            ),
-            pressure(
-                "DiskPressure",
-                short.disk,
-                [
-                    ("KubeletHasDiskPressure", "the disk of images and volumes is nearly full"),
-                    ("KubeletHasNoDiskPressure", "the node has no disk pressure"),
-                ],
-            ),
-            pressure(
-                "PIDPressure",
-                short.pids,
-                [
-                    ("KubeletHasInsufficientPID", "the node is short of process ids"),
-                    ("KubeletHasSufficientPID", "the node has sufficient process ids available"),
-                ],
-            ),
-            condition("Ready", true, ("KubeletReady", "the node runs pods")),
-        ]
+        let ready = condition("Ready", true, ("KubeletReady", "the node runs pods"));
+        PRESSURES.iter().map(pressure).chain([ready]).collect()
     }
 
     fn machine(&self, facts: &NodeFacts, addresses: &[IpAddr]) -> Value {
@@ -246,4 +303,28 @@ fn node_addresses(name: &str, addresses: &[IpAddr]) -> Vec<Value> {
     let internal =
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address}));
     internal.chain([json!({"type": "Hostname", "address": name})]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_changed_is_told() {
+        let none = NodePressure::default();
+        let disk = NodePressure { disk: true, ..none };
+        let told = |before, now| -> Vec<(bool, String)> {
+            let changes = pressure_changes(before, now).into_iter();
+            changes.map(|change| (change.short, change.reason)).collect()
+        };
+        assert_eq!(told(none, disk), [(true, "NodeHasDiskPressure".to_owned())]);
+        assert_eq!(told(disk, disk), []);
+        assert_eq!(
+            told(disk, NodePressure { memory: true, ..none }),
+            [
+                (true, "NodeHasInsufficientMemory".to_owned()),
+                (false, "NodeHasNoDiskPressure".to_owned()),
+            ]
+        );
+    }
 }

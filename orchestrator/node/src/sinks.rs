@@ -123,16 +123,20 @@ impl Events {
         let (queue, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
         tokio::spawn(async move {
             while let Some(step) = waiting.recv().await {
-                if let Err(refusal) = write(&client, &step, &*clock).await {
-                    tracing::debug!(reason = %step.reason, %refusal, "an event is not recorded");
-                }
+                record(&client, &*clock, &step).await;
             }
         });
         Self { queue }
     }
 }
 
-/// Counts the event up that says the same, or makes one.
+/// Writes one event, or counts up the one that says the same. One that is refused is lost, as events may be.
+pub(crate) async fn record(client: &SharedClient, clock: &dyn Clock, step: &EventStep) {
+    if let Err(refusal) = write(client, step, clock).await {
+        tracing::debug!(reason = %step.reason, %refusal, "an event is not recorded");
+    }
+}
+
 async fn write(client: &SharedClient, step: &EventStep, clock: &dyn Clock) -> Result<(), Refusal> {
     let mut world = World::new();
     let key = event::key_of(step);

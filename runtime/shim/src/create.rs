@@ -24,7 +24,7 @@ use crate::rootfs::RootError;
 use crate::spec::Parts;
 use crate::terminal::Console;
 use crate::workload::Workload;
-use crate::{capabilities, devices, identity, rootfs, spec};
+use crate::{capabilities, devices, identity, leaks, rootfs, spec};
 
 /// What came into being.
 pub(crate) struct Created {
@@ -257,7 +257,8 @@ fn run(
         outputs = pipes.outputs;
         input = pipes.input;
     }
-    let built = builder.as_init(folder.path()).with_systemd(false).with_detach(true).build();
+    let first = builder.as_init(folder.path()).with_systemd(false).with_detach(true);
+    let built = leaks::closed_on_failure(|| first.build());
     // libcontainer gives the shim itself the container's score on the way.
     pod::set_oom_score(pod.config.resources.oom_score_adj.unwrap_or(0));
     let container = built.map_err(|error| runtime(&error))?;

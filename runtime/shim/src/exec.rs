@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::create::{self, Folder, state_root};
 use crate::failure;
+use crate::leaks;
 use crate::pod::{self, Pod};
 use crate::terminal::Console;
 use crate::workload::Workload;
@@ -57,7 +58,8 @@ pub(crate) fn start(
     }
     let process = folder.path().join("exec.json");
     fs::write(&process, prepared.process).map_err(|error| system(&error))?;
-    let built = builder.as_tenant().with_detach(true).with_process(Some(&process)).build();
+    let tenant = builder.as_tenant().with_detach(true).with_process(Some(&process));
+    let built = leaks::closed_on_failure(|| tenant.build());
     let _ = fs::remove_file(&process);
     pod::set_oom_score(pod.config.resources.oom_score_adj.unwrap_or(0));
     let pid = built.map_err(|error| failure::of_runtime(&error))?.as_raw();

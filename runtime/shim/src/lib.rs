@@ -26,6 +26,7 @@ mod failure;
 mod identity;
 mod inside;
 mod launch;
+mod leaks;
 mod log;
 mod loopback;
 mod pod;

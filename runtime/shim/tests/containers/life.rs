@@ -291,7 +291,11 @@ fn many_containers_and_execs_leave_nothing_behind_in_the_shim() {
         "mounts" => fs::read_to_string(format!("/proc/{shim}/mountinfo")).unwrap().lines().count(),
         folder => fs::read_dir(format!("/proc/{shim}/{folder}")).unwrap().count(),
     };
+    let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
     let round = |number: u32| {
+        let mut fails = pod.container(&format!("f{number}"), "");
+        fails.args = vec!["nosuchprogram".to_owned()];
+        assert_eq!(refused(pod.client().create(fails)).0, FailureKind::CannotExecute);
         let id = format!("c{number}");
         pod.run(pod.container(&id, "echo up; read line; exit 2"));
         pod.wait_for_exit(&id);
@@ -300,6 +304,9 @@ fn many_containers_and_execs_leave_nothing_behind_in_the_shim() {
         pod.run(pod.container(&id, "echo up; sleep 600"));
         pod.wait_for_log(&id, "up");
         assert_eq!(pod.exec(&id, "exit 3", "").exit.code, 3);
+        let stdio = [&null, &null, &null].map(std::os::fd::AsFd::as_fd);
+        let fails = pod.client().exec(&id, vec!["nosuchprogram".to_owned()], stdio);
+        assert_eq!(refused(fails).0, FailureKind::CannotExecute);
         pod.client().kill(&id).unwrap();
         pod.wait_for_exit(&id);
         pod.client().remove(&id).unwrap();
