@@ -58,10 +58,10 @@ fn pipeline(store: &Arc<dyn StoreHandle>) -> Pipeline {
 }
 
 /// Leads until `story` is over.
-fn lead_during<T>(store: &Arc<dyn StoreHandle>, story: impl Future<Output = T>) -> T {
+fn lead_during<T>(pipeline: &Pipeline, story: impl Future<Output = T>) -> T {
     let leading = Leading {
-        store: Arc::clone(store),
-        pipeline: pipeline(store),
+        store: Arc::clone(pipeline.store()),
+        pipeline: pipeline.clone(),
         settings: Settings::default(),
         port: 6443,
     };
@@ -97,7 +97,7 @@ async fn create(pipeline: &Pipeline, object: Value) {
 fn deployment_becomes_pods_although_no_timer_ever_fires() {
     let store: Arc<dyn StoreHandle> = Arc::new(EphemeralStore::default());
     let users = pipeline(&store);
-    lead_during(&store, async {
+    lead_during(&users, async {
         put_under(&store, "/registry/core/namespaces/_/default", 1).await;
         let labels = json!({"app": "web"});
         let pod = json!({"containers": [{"name": "web", "image": "web"}]});
