@@ -1,6 +1,6 @@
 # Podium's commands. `make up` and `make test` are all that a fresh Debian 12 with git, make and stable Rust needs.
 
-NODES ?= 1
+NODES ?= 3
 MEMORY ?= 512
 NAME ?= demo
 SEED ?= 1

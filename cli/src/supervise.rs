@@ -30,7 +30,7 @@ const READY_LIMIT_EACH: Duration = Duration::from_secs(60);
 /// Pods get their grace, 30 s by default, and an emulated machine its time.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(90);
 /// From the API's word that a node is Ready to its own.
-const REPORT_LIMIT: Duration = Duration::from_secs(3);
+const REPORT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a signal may go unnoticed.
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
