@@ -46,7 +46,6 @@ mod workload;
 
 use std::process::ExitCode;
 
-
 use tracing_subscriber::EnvFilter;
 
 // Mistakes that the simulator can be told to make are never in a program that ships.

@@ -32,7 +32,7 @@ pub(crate) async fn run(cluster: Cluster, node: u16, store: SimStore, pulse: Pul
         settings: Settings::default(),
         port: API_PORT,
     };
-    podium_lead::run(leading, Arc::new(Here { cluster, node, pulse })).await
+    podium_lead::run(leading, Arc::new(Here { cluster, node, pulse })).await;
 }
 
 struct Here {

@@ -7,9 +7,7 @@ use podium_api::streams::{ExecExit, ExecRequest, ExecSession, LogOptions, Termin
 use podium_peer::frame::{self, FrameError};
 use podium_types::object;
 use serde_json::Value;
-use tokio::io::{
-    AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split};
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{Answer, Ask, Down, End, FRAME_BYTES, PART_BYTES, PATIENCE, Pod, Up};

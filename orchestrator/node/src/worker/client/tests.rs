@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::super::{follow, serve};
+use super::super::follow::follow;
+use super::super::serve;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
