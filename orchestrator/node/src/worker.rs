@@ -41,10 +41,6 @@ pub(crate) trait Session: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session for S {}
 
 /// Opens sessions with some voter.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "machines beyond the voters join with a later step")
-)]
 pub(crate) trait Dial: Send + Sync + 'static {
     /// A new session with any voter that answers; the error says why there is none.
     fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Session>, String>>;

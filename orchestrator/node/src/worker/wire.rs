@@ -173,10 +173,6 @@ impl From<Refusal> for Answer {
 
 impl Ask {
     /// The call; `None` for a step that nodes do not make.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "machines beyond the voters join with a later step")
-    )]
     pub(super) fn call(step: Step) -> Option<Self> {
         let json = |object: Value| object.to_string().into_bytes();
         let part = |subresource: Option<&'static str>| subresource.map(str::to_owned);
