@@ -118,6 +118,9 @@ impl Sessions {
     }
 }
 
+/// The queues of the store's connections; none any more when the peers are shut down.
+type Links = BTreeMap<(MemberId, Lane), mpsc::Sender<Call>>;
+
 /// What all tasks share.
 pub(crate) struct Shared {
     pub(crate) me: Fingerprint,
@@ -135,7 +138,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Semaphore,
     heard: watch::Sender<BTreeMap<Fingerprint, Heard>>,
     counts: Mutex<BTreeMap<Fingerprint, (u64, u64)>>,
-    links: Mutex<Option<BTreeMap<(MemberId, Lane), mpsc::Sender<Call>>>>,
+    links: Mutex<Option<Links>>,
     book: Mutex<Book>,
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     port: u16,
