@@ -11,7 +11,8 @@
 //! way it has ([`Dial`]); the voter has checked the node's key before it serves.
 
 mod client;
-mod door;
+mod dial;
+pub(crate) mod door;
 mod follow;
 mod serve;
 mod wire;
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use client::Remote;
+pub(crate) use dial::AnyVoter;
 pub(crate) use follow::follow;
 pub(crate) use serve::serve;
 
