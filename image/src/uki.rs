@@ -11,8 +11,7 @@ use crate::pe::{self, PeError};
 /// - `no_timer_check`: the kernel's search for timers that are wired wrongly, as before 2005, gives up on an emulated machine
 ///   whose host is busy, and then does not boot.
 /// - `panic=10`: a kernel that panics tries again, after it could be read.
-pub const CMDLINE: &str =
-    "console=tty0 console=ttyS0,115200 quiet cryptomgr.notests=1 no_timer_check panic=10 rdinit=/init";
+pub const CMDLINE: &str = "console=tty0 console=ttyS0,115200 quiet cryptomgr.notests=1 no_timer_check panic=10 rdinit=/init";
 
 /// The parts of a UKI.
 #[derive(Clone, Copy, Debug)]

@@ -458,7 +458,7 @@ fn outside() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|stream| drop(answer(stream)))
+        listener.incoming().flatten().for_each(|stream| drop(answer(stream)));
     });
     Ok(address)
 }

@@ -213,7 +213,7 @@ impl Shown {
                         (known, issued) = (wanted, new);
                     }
                     Err(error) => {
-                        tracing::error!("cannot renew the server's certificate: {error:#}")
+                        tracing::error!("cannot renew the server's certificate: {error:#}");
                     }
                 }
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use podium_control::forming::{ClusterId, Machine, MemberSet, Standing};
-use podium_peer::{Config as PeerConfig, Pace, Peers};
+use podium_peer::{Config as PeerConfig, Joined, Pace, Peers};
 use podium_store::disk::os::OsDisk;
 use podium_store::{
     Config as StoreConfig, MemberId, Message, Role, Store, StoreHandle as _, TokioRuntime,
@@ -70,12 +70,16 @@ pub(crate) struct Opened {
     options: Options,
 }
 
-/// A member of a cluster.
+/// A machine of a cluster.
 pub(crate) struct Cluster {
     /// This machine.
     pub(crate) identity: Identity,
-    /// Its replica.
+    /// Which cluster.
+    pub(crate) id: ClusterId,
+    /// Its replica; that of a worker is blank, and shut down.
     pub(crate) store: Arc<Store<TokioRuntime>>,
+    /// A worker's place.
+    pub(crate) joined: Option<Joined>,
     /// The other machines.
     pub(crate) peers: Arc<Peers>,
     /// Answers the other machines.
@@ -133,6 +137,7 @@ impl Opened {
             name: meeting.name,
             public_key: identity.key.public().to_vec(),
         };
+        let places = files.clone();
         let former = Former::new(Founding {
             me,
             expect: options.expect,
@@ -160,18 +165,33 @@ impl Opened {
         let peers = Arc::new(Peers::start(config, former.clone()).await?);
         // Nobody else sets it.
         let _ = way.0.set(peers.transport());
-        let cluster = former.form(&peers).await?;
-        let members = store.status().membership.members;
-        peers.pin(form::pinned(cluster, members.values()));
+        let standing = former.form(&peers).await?;
+        let id = standing.cluster().context("this machine is in no cluster")?;
         tokio::spawn(follow_addresses(Arc::downgrade(&peers), meeting.addresses));
         tokio::spawn(keep_hints(Arc::downgrade(&peers), hints));
-        tokio::spawn(keep(Arc::clone(&former), Arc::clone(&peers), cluster));
-        Ok(Cluster { identity, store, peers, former })
+        let joined = match standing {
+            Standing::Worker(_) => {
+                store.shutdown().await;
+                tokio::spawn(greet(Arc::clone(&former), Arc::clone(&peers)));
+                Some(places.read_joined()?.context("this worker's place is gone")?)
+            }
+            Standing::Member(_) | Standing::Blank { .. } => {
+                let members = store.status().membership.members;
+                peers.pin(form::pinned(id, members.values()));
+                tokio::spawn(keep(Arc::clone(&former), Arc::clone(&peers), id));
+                None
+            }
+        };
+        Ok(Cluster { identity, id, store, joined, peers, former })
     }
 }
 
 async fn keep(former: Arc<Former>, peers: Arc<Peers>, cluster: ClusterId) {
     former.keep(peers, cluster).await;
+}
+
+async fn greet(former: Arc<Former>, peers: Arc<Peers>) {
+    former.greet(peers).await;
 }
 
 async fn open_store(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,13 @@ use podium_init::config::{MachineConfig, PEER_PORT};
 use podium_init::protocol::{NodeReport, Status as MachineStatus};
 use podium_lead::Leading;
 use podium_link::Cidr;
-use podium_store::{Role, Store, StoreHandle, TokioRuntime};
+use podium_peer::Joined;
+use podium_store::{HistoryLimits, Mirror, Role, Store, StoreHandle, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::admit::Admission;
 use crate::authority::{Authority, ServerNames, Shown};
 use crate::client::{SharedClient, Voter};
 use crate::cluster::{Cluster, Meeting, Opened, Options};
@@ -49,6 +52,7 @@ use crate::sessions::Sessions;
 use crate::sinks::{Events, Statuses};
 use crate::streams::everywhere::Everywhere;
 use crate::streams::local::Streams;
+use crate::worker::{self, AnyVoter, Remote};
 use crate::workload;
 
 const STATE: &str = "/var/lib/podium";
@@ -75,17 +79,34 @@ struct Parts {
     machine_status: MachineStatus,
     machine: Machine,
     name: String,
-    store: Arc<Store<TokioRuntime>>,
-    pipeline: Pipeline,
+    /// What this machine has of the cluster's state.
+    state: Arc<dyn StoreHandle>,
     client: SharedClient,
     clock: Arc<dyn Clock>,
     cluster: Cluster,
-    authority: Arc<Authority>,
+    /// None on a worker.
+    voter: Option<VoterParts>,
     directory: watch::Receiver<Directory>,
     cut_off: watch::Sender<Option<String>>,
     dataplane: SharedDataplane,
     ranges: Ranges,
     overlay: OverlayMode,
+}
+
+/// What only a machine with a replica has.
+struct VoterParts {
+    store: Arc<Store<TokioRuntime>>,
+    pipeline: Pipeline,
+    authority: Arc<Authority>,
+}
+
+/// What a machine is of the cluster.
+struct Membership {
+    state: Arc<dyn StoreHandle>,
+    client: SharedClient,
+    directory: watch::Receiver<Directory>,
+    voter: Option<VoterParts>,
+    node_pods: Cidr,
 }
 
 /// Addresses that follow from the config, and from the node's place in the cluster.
@@ -185,26 +206,18 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     };
     let cluster = unless_ending(&machine, opened.meet(meeting)).await?;
     let Some(cluster) = cluster else { return Ok(()) };
-    let store = Arc::clone(&cluster.store);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let handle: Arc<dyn StoreHandle> = store.clone();
-    let pipeline = Pipeline::new(
-        Arc::clone(&handle),
-        Arc::clone(&clock),
-        Arc::new(SystemIds),
-        pipeline_config(&config)?,
-    );
-    let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), &name));
-    let applicant =
-        Applicant { name: name.clone(), key: cluster.identity.key.public().to_vec(), voter: true };
-    let placed = async {
-        let authority = Authority::obtain(&*handle).await?;
-        anyhow::Ok((authority, applicant.take(&client, || handle.local(), &no_place).await))
+    let entering = async {
+        match &cluster.joined {
+            None => voter(&config, &name, &cluster, &clock, &no_place).await,
+            Some(joined) => worker(&cluster, joined),
+        }
     };
-    let Some((authority, node_pods)) = unless_ending(&machine, placed).await? else {
-        store.shutdown().await;
+    let Some(membership) = unless_ending(&machine, entering).await? else {
+        cluster.store.shutdown().await;
         return Ok(());
     };
+    let Membership { state, client, directory, voter, node_pods } = membership;
     let ranges = Ranges::new(&config, node_pods)?;
     let overlay = overlay::mode(config.cluster.overlay, &Path::new(STATE).join("identity"))?;
     let parts = Parts {
@@ -212,13 +225,12 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         machine_status,
         machine,
         name,
-        store,
-        pipeline,
+        state,
         client,
         clock,
         cluster,
-        authority: Arc::new(authority),
-        directory: directory::follow(handle),
+        voter,
+        directory,
         cut_off,
         dataplane: Arc::new(Mutex::new(open_dataplane(ranges, &overlay)?)),
         ranges,
@@ -230,6 +242,54 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         "this machine has its place in the cluster"
     );
     parts.start(registered).await
+}
+
+/// A machine with a replica: it has the API, and gives itself its place.
+async fn voter(
+    config: &MachineConfig,
+    name: &str,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    no_place: &watch::Sender<Option<String>>,
+) -> anyhow::Result<Membership> {
+    let store = Arc::clone(&cluster.store);
+    let state: Arc<dyn StoreHandle> = store.clone();
+    let (clock, ids) = (Arc::clone(clock), Arc::new(SystemIds));
+    let pipeline = Pipeline::new(Arc::clone(&state), clock, ids, pipeline_config(config)?);
+    let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), name));
+    let key = cluster.identity.key.public().to_vec();
+    let applicant = Applicant { name: name.to_owned(), key: key.clone(), voter: true };
+    let authority = Arc::new(Authority::obtain(&*state).await?);
+    let node_pods = applicant.take(&client, || state.local(), no_place).await;
+    let directory = directory::follow(Arc::clone(&state));
+    let admission = Admission {
+        pipeline: pipeline.clone(),
+        cluster: cluster.id,
+        authority_pem: authority.pem().to_owned(),
+        key,
+        directory: directory.clone(),
+    };
+    // Nobody else sets it.
+    let _ = cluster.former.places.set(Arc::new(admission));
+    let voter = Some(VoterParts { store, pipeline, authority });
+    Ok(Membership { state, client, directory, voter, node_pods })
+}
+
+/// A machine without: it follows its share of the state from some voter, and calls some voter.
+fn worker(cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
+    let mirror = Mirror::new(cluster.identity.member, HistoryLimits::default());
+    let state: Arc<dyn StoreHandle> = Arc::new(mirror.clone());
+    let directory = directory::follow(Arc::clone(&state));
+    let dial = Arc::new(AnyVoter {
+        peers: Arc::clone(&cluster.peers),
+        directory: directory.clone(),
+        first: joined.voters.clone(),
+        turn: AtomicUsize::new(0),
+    });
+    let client: SharedClient = Arc::new(Remote::new(dial.clone()));
+    tokio::spawn(async move { worker::follow(dial, mirror).await });
+    let pods: Cidr = joined.pods.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(Membership { state, client, directory, voter: None, node_pods: pods })
 }
 
 /// Waits for `work`, or until the machine ends: then there is nothing.
@@ -316,7 +376,7 @@ impl Parts {
     async fn start(mut self, registered: watch::Sender<bool>) -> anyhow::Result<()> {
         let images = self.open_images()?;
         let agent = self.start_agent(images).await?;
-        let handle: Arc<dyn StoreHandle> = self.store.clone();
+        let handle = Arc::clone(&self.state);
         let zone: SharedZone = Arc::new(RwLock::new(Zone::new(DOMAIN)));
         let api = Endpoint { address: self.ranges.node, port: API_PORT };
         tokio::spawn(services::run(
@@ -341,27 +401,22 @@ impl Parts {
         let streams: Arc<dyn PodStreams> = Arc::new(Streams(agent.clone()));
         let sessions = Sessions {
             directory: self.directory.clone(),
-            pipeline: self.pipeline.clone(),
+            pipeline: self.voter.as_ref().map(|voter| voter.pipeline.clone()),
             board: Arc::clone(&board),
             streams: Arc::clone(&streams),
         };
         // Nobody else sets it.
         let _ = self.cluster.former.sessions.set(Arc::new(sessions));
-        let leading = Leading {
-            store: Arc::clone(&handle),
-            pipeline: self.pipeline.clone(),
-            settings: Settings {
-                root_ca_pem: self.authority.pem().to_owned(),
-                ..Settings::default()
-            },
-            port: API_PORT,
-        };
-        let here = Arc::new(Here { servers: self.servers(), board });
-        tokio::spawn(podium_lead::run(leading, here));
         tokio::spawn(workload::run(Arc::clone(&handle), agent.clone(), self.name.clone()));
         tokio::spawn(self.registration(agent.clone()).run(registered));
         let (close, closed) = watch::channel(false);
-        let server = self.start_server(streams, closed).await?;
+        let server = match &self.voter {
+            Some(voter) => {
+                self.start_leading(voter, board);
+                self.start_server(voter, streams, closed).await?
+            }
+            None => self.start_door(closed).await?,
+        };
         let ended = self.machine.ending.wait_for(Option::is_some).await;
         let Some(grace) = ended.ok().and_then(|ended| *ended) else {
             bail!("PID 1 is not heard any more");
@@ -371,9 +426,50 @@ impl Parts {
         close.send_replace(true);
         // What is not closed by then, the end of the process closes.
         let _ = tokio::time::timeout(CLOSING, server).await;
-        hand_over(&self.store).await;
-        self.store.shutdown().await;
+        if let Some(voter) = &self.voter {
+            hand_over(&voter.store).await;
+            voter.store.shutdown().await;
+        }
         Ok(())
+    }
+
+    /// Leads whenever this member does.
+    fn start_leading(&self, voter: &VoterParts, board: Arc<Board>) {
+        let leading = Leading {
+            store: Arc::clone(&self.state),
+            pipeline: voter.pipeline.clone(),
+            settings: Settings {
+                root_ca_pem: voter.authority.pem().to_owned(),
+                ..Settings::default()
+            },
+            port: API_PORT,
+        };
+        let here = Arc::new(Here { servers: self.servers(), board });
+        tokio::spawn(podium_lead::run(leading, here));
+    }
+
+    /// On a worker, the API's port leads to a voter.
+    async fn start_door(
+        &self,
+        mut closed: watch::Receiver<bool>,
+    ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, API_PORT));
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("pass the API on at {address}"))?;
+        let directory = self.directory.clone();
+        let voters = move || {
+            let directory = directory.borrow();
+            let voters = directory.values().filter(|entry| entry.voter);
+            let first = voters.filter_map(|entry| entry.addresses.first().copied());
+            first.map(|address| SocketAddr::new(address, API_PORT)).collect()
+        };
+        Ok(tokio::spawn(async move {
+            tokio::select! {
+                never = worker::door::run(listener, voters) => never,
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        }))
     }
 
     /// Tells the voters that this node lives, and hears the others.
@@ -421,7 +517,7 @@ impl Parts {
         let file = PathBuf::from(STATE).join("network").join("addresses.json");
         std::fs::create_dir_all(Path::new(STATE).join("network"))?;
         let network = Network::open(Arc::clone(&self.dataplane), self.ranges.node_pods, file)?;
-        let store: Arc<dyn StoreHandle> = self.store.clone();
+        let store = Arc::clone(&self.state);
         let seams = Seams {
             references: Arc::new(Replica::new(store)),
             statuses: Arc::new(Statuses::new(Arc::clone(&self.client))),
@@ -461,9 +557,9 @@ impl Parts {
 
     /// Whether this machine votes; asked whenever it matters.
     fn is_voter(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
-        let store = Arc::clone(&self.store);
+        let state = Arc::clone(&self.state);
         Box::new(move || {
-            let status = store.status();
+            let status = state.status();
             status.membership.is_voter(status.member)
         })
     }
@@ -485,16 +581,17 @@ impl Parts {
 
     async fn start_server(
         &self,
+        voter: &VoterParts,
         local: Arc<dyn PodStreams>,
         mut closed: watch::Receiver<bool>,
     ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
         let admin = AdminKey(self.config.cluster.admin_key.clone());
-        let shown = Shown::start(Arc::clone(&self.authority), self.server_names())?;
+        let shown = Shown::start(Arc::clone(&voter.authority), self.server_names())?;
         let certificate = Arc::new(shown.clone());
-        let authority = self.authority.der()?;
+        let authority = voter.authority.der()?;
         let token = self.config.cluster.token.as_bytes();
         let prover =
-            Prover::new(token, self.authority.pem(), &authority, move || shown.certificate());
+            Prover::new(token, voter.authority.pem(), &authority, move || shown.certificate());
         let parts = TlsParts { authority, certificate, admin: admin.clone() };
         let acceptor = TlsAcceptor::from(Arc::new(tls_config(parts)?));
         let authority = OpenPath {
@@ -508,7 +605,7 @@ impl Parts {
             peers: Arc::clone(&self.cluster.peers),
             directory: self.directory.clone(),
         });
-        let server = Server::with_open_path(self.pipeline.clone(), streams, Some(authority));
+        let server = Server::with_open_path(voter.pipeline.clone(), streams, Some(authority));
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, API_PORT));
         let listener = TcpListener::bind(address)
             .await

@@ -14,7 +14,7 @@ use podium_control::forming::{
     self, ClusterId, Fingerprint, Heard, Hello, Intent, Machine, MemberSet, Quorum, Situation,
     Standing,
 };
-use podium_peer::{Peers, Pinned, Protocol, Services, Session};
+use podium_peer::{Joined, Peers, Pinned, Protocol, Services, Session};
 use podium_store::{Member, MemberId, Message, Status, Store, StoreHandle as _, TokioRuntime};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -31,6 +31,12 @@ pub(crate) trait NodeSessions: Send + Sync {
 
     /// Serves a session of such a node; returns when it is over.
     fn serve(&self, protocol: Protocol, session: Session) -> BoxFuture<'_, ()>;
+}
+
+/// Gives machines their places in the cluster.
+pub(crate) trait Places: Send + Sync {
+    /// A place for this machine, whose key was proven; the error says why it gets none.
+    fn give(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>>;
 }
 
 /// What a former is made with.
@@ -60,6 +66,8 @@ pub(crate) struct Former {
     founding: Founding,
     standing: Mutex<Standing>,
     heard: OnceLock<watch::Receiver<Hellos>>,
+    /// Gives places, once this machine is a member.
+    pub(crate) places: OnceLock<Arc<dyn Places>>,
     /// Sessions of other nodes, once there is somebody to serve them.
     pub(crate) sessions: OnceLock<Arc<dyn NodeSessions>>,
 }
@@ -70,12 +78,19 @@ struct Look {
     report: String,
     conflict: Option<String>,
     proposals: Option<(MemberSet, Vec<Fingerprint>)>,
+    join: Vec<Fingerprint>,
 }
 
 impl Former {
     pub(crate) fn new(founding: Founding) -> Arc<Self> {
         let standing = Mutex::new(founding.standing.clone());
-        Arc::new(Self { founding, standing, heard: OnceLock::new(), sessions: OnceLock::new() })
+        Arc::new(Self {
+            founding,
+            standing,
+            heard: OnceLock::new(),
+            places: OnceLock::new(),
+            sessions: OnceLock::new(),
+        })
     }
 
     /// What this machine says before it has heard anybody.
@@ -90,22 +105,32 @@ impl Former {
         }
     }
 
-    /// Forms the cluster with others, if this machine is in none; returns when it is a member.
-    pub(crate) async fn form(&self, peers: &Arc<Peers>) -> anyhow::Result<ClusterId> {
+    /// Forms the cluster with others or joins theirs, if this machine is in none; returns how it stands then: as a member or a
+    /// worker.
+    pub(crate) async fn form(&self, peers: &Arc<Peers>) -> anyhow::Result<Standing> {
         let mut heard = peers.heard();
         // Only the first call sets it, with the same channel.
         let _ = self.heard.set(heard.clone());
         let mut proposing = JoinSet::new();
         let mut asked = BTreeSet::new();
+        let mut refused = None;
         loop {
-            if let Standing::Member(cluster) = *self.standing.lock().await {
-                return Ok(cluster);
+            let standing = self.standing.lock().await.clone();
+            if standing.cluster().is_some() {
+                return Ok(standing);
             }
             heard.mark_unchanged();
             let look = self.look().await?;
             peers.say(look.hello);
-            let complaint = peers.complaint().map(|text| format!("; {text}"));
+            let complaint = refused.take().or_else(|| peers.complaint());
+            let complaint = complaint.map(|text| format!("; {text}"));
             self.tell(Some(look.report + &complaint.unwrap_or_default()));
+            if !look.join.is_empty() {
+                match self.join(peers, &look.join).await? {
+                    Ok(()) => continue,
+                    Err(reason) => refused = Some(reason),
+                }
+            }
             if let Some((set, to)) = look.proposals {
                 for to in to.into_iter().filter(|to| asked.insert(*to)) {
                     let (peers, set) = (Arc::clone(peers), set.clone());
@@ -140,6 +165,7 @@ impl Former {
             let decision = forming::decide(&situation);
             let conflict = forming::conflict(&situation);
             let mut proposals = None;
+            let mut join = Vec::new();
             let mut next = None;
             for intent in decision.intents {
                 match intent {
@@ -158,8 +184,7 @@ impl Former {
                             proposals.get_or_insert((set.clone(), Vec::new())).1.push(to);
                         }
                     }
-                    // The report says so; how a worker joins is decided by who runs this.
-                    Intent::Join { .. } => {}
+                    Intent::Join { through, .. } => join = through,
                 }
             }
             if let Some(next) = next {
@@ -173,8 +198,33 @@ impl Former {
                 sees: decision.sees,
                 choice: decision.choice,
             };
-            return Ok(Look { hello, report: decision.report, conflict, proposals });
+            return Ok(Look { hello, report: decision.report, conflict, proposals, join });
         }
+    }
+
+    /// Asks one machine of the cluster after the other for a place. The inner error is the last one's reason.
+    async fn join(
+        &self,
+        peers: &Peers,
+        through: &[Fingerprint],
+    ) -> anyhow::Result<Result<(), String>> {
+        let mut last = String::new();
+        for to in through {
+            match peers.join(*to, self.founding.me.clone()).await {
+                Ok(joined) => {
+                    let mut standing = self.standing.lock().await;
+                    if *standing != (Standing::Blank { accepted: None }) {
+                        return Ok(Ok(()));
+                    }
+                    self.founding.files.keep_joined(&joined)?;
+                    tracing::info!(cluster = %joined.cluster, "joined a cluster");
+                    *standing = Standing::Worker(joined.cluster);
+                    return Ok(Ok(()));
+                }
+                Err(reason) => last = reason,
+            }
+        }
+        Ok(Err(last))
     }
 
     fn situation<'a>(
@@ -211,6 +261,26 @@ impl Former {
             }
             news
         });
+    }
+
+    /// Says hello as a worker; never returns.
+    pub(crate) async fn greet(self: Arc<Self>, peers: Arc<Peers>) -> ! {
+        let mut heard = peers.heard();
+        let _ = self.heard.set(heard.clone());
+        loop {
+            heard.mark_unchanged();
+            match self.look().await {
+                Ok(look) => {
+                    peers.say(look.hello);
+                    self.tell(look.conflict);
+                }
+                Err(error) => tracing::error!("{error:#}"),
+            }
+            tokio::select! {
+                _ = heard.changed() => {}
+                () = tokio::time::sleep(self.founding.interval) => {}
+            }
+        }
     }
 
     /// Says hello as a member, pins the members, and tells what keeps the cluster from serving; never returns.
@@ -327,6 +397,15 @@ impl Services for Former {
             tracing::info!(cluster = %set.cluster, %from, "accepted a cluster");
             *standing = Standing::Blank { accepted: Some(set) };
             Ok(())
+        })
+    }
+
+    fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {
+        Box::pin(async move {
+            match self.places.get() {
+                Some(places) => places.give(machine).await,
+                None => Err("this machine gives no places; ask a voter".to_owned()),
+            }
         })
     }
 

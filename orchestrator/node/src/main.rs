@@ -16,6 +16,7 @@
 //! Crash-only: this process may be killed at any instruction. What it needs again is in the store, in STATE, in the shims
 //! and in the kernel; PID 1 starts it anew.
 
+mod admit;
 mod authority;
 mod client;
 mod cluster;

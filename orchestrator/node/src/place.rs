@@ -35,7 +35,7 @@ pub(crate) struct Applicant {
 
 /// Why there is no place yet.
 #[derive(Debug, thiserror::Error)]
-enum NoPlace {
+pub(crate) enum NoPlace {
     #[error("the name {name} belongs to another machine of this cluster; give one of them another")]
     Taken { name: String },
     #[error("the Node {0} has no pod addresses")]
@@ -85,7 +85,8 @@ impl Applicant {
         range(&read(&self.object(resources::NODES))?)
     }
 
-    async fn attempt(&self, client: &SharedClient) -> Result<Cidr, NoPlace> {
+    /// Asks once.
+    pub(crate) async fn attempt(&self, client: &SharedClient) -> Result<Cidr, NoPlace> {
         let key = self.object(resources::MACHINES);
         let mut machine = match client.get(&key).await? {
             Some(machine) => machine,

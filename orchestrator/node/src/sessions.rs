@@ -14,12 +14,12 @@ use crate::heartbeat::{self, Board};
 use crate::streams;
 use crate::worker;
 
-/// What a voter serves to other nodes.
+/// What a node serves to other nodes.
 pub(crate) struct Sessions {
     /// Whose key is whose.
     pub(crate) directory: watch::Receiver<Directory>,
-    /// For the calls of nodes without a replica.
-    pub(crate) pipeline: Pipeline,
+    /// For the calls of nodes without a replica; none on such a node.
+    pub(crate) pipeline: Option<Pipeline>,
     /// For their beats.
     pub(crate) board: Arc<Board>,
     /// The containers of this node.
@@ -45,9 +45,12 @@ impl NodeSessions for Sessions {
                 Protocol::Beat => heartbeat::serve(session.stream, &node, &self.board)
                     .await
                     .map_err(|error| error.to_string()),
-                Protocol::Node => worker::serve(session.stream, &self.pipeline, &node)
-                    .await
-                    .map_err(|error| error.to_string()),
+                Protocol::Node => match &self.pipeline {
+                    Some(pipeline) => worker::serve(session.stream, pipeline, &node)
+                        .await
+                        .map_err(|error| error.to_string()),
+                    None => Err("this node is no voter".to_owned()),
+                },
                 Protocol::Streams => streams::serve::serve(session.stream, &*self.streams)
                     .await
                     .map_err(|error| error.to_string()),

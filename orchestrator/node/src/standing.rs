@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use podium_control::forming::{ClusterId, MemberSet, Standing};
+use podium_peer::Joined;
 
 use crate::files;
 
@@ -16,15 +17,23 @@ const VERSION: u8 = 1;
 pub(crate) struct StandingFiles {
     accepted: PathBuf,
     cluster: PathBuf,
+    joined: PathBuf,
 }
 
 impl StandingFiles {
     pub(crate) fn new(identity: &Path) -> Self {
-        Self { accepted: identity.join("accepted"), cluster: identity.join("cluster") }
+        Self {
+            accepted: identity.join("accepted"),
+            cluster: identity.join("cluster"),
+            joined: identity.join("joined"),
+        }
     }
 
     /// Reads them. `has_store`: the store has been initialised.
     pub(crate) fn read(&self, has_store: bool) -> anyhow::Result<Standing> {
+        if let Some(joined) = self.read_joined()? {
+            return Ok(Standing::Worker(joined.cluster));
+        }
         let (accepted, cluster) = (self.read_accepted()?, self.read_cluster()?);
         match (has_store, cluster, accepted) {
             (true, Some(cluster), _) => Ok(Standing::Member(cluster)),
@@ -58,6 +67,19 @@ impl StandingFiles {
     pub(crate) fn join(&self, cluster: ClusterId) -> anyhow::Result<()> {
         files::replace(&self.cluster, format!("{:032x}\n", cluster.0).as_bytes())
             .with_context(|| self.cluster.display().to_string())
+    }
+
+    /// Keeps a worker's place.
+    pub(crate) fn keep_joined(&self, joined: &Joined) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec_pretty(joined)?;
+        files::replace(&self.joined, &bytes).with_context(|| self.joined.display().to_string())
+    }
+
+    /// A worker's place.
+    pub(crate) fn read_joined(&self) -> anyhow::Result<Option<Joined>> {
+        let context = || self.joined.display().to_string();
+        let bytes = files::read(&self.joined).with_context(context)?;
+        bytes.map(|bytes| serde_json::from_slice(&bytes).with_context(context)).transpose()
     }
 
     fn read_accepted(&self) -> anyhow::Result<Option<MemberSet>> {
@@ -119,6 +141,21 @@ mod tests {
         assert_eq!(files.read(true).expect("a standing"), Standing::Member(ClusterId(7)));
         let lost = files.read(false).expect_err("the store is gone");
         assert!(lost.to_string().contains("STATE has lost the store"), "{lost}");
+    }
+
+    #[test]
+    fn a_worker_keeps_its_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = StandingFiles::new(folder.path());
+        let joined = Joined {
+            cluster: ClusterId(u128::MAX),
+            authority_pem: "pem".to_owned(),
+            pods: "10.244.3.0/24".to_owned(),
+            voters: vec![vec![1, 2]],
+        };
+        files.keep_joined(&joined).expect("kept");
+        assert_eq!(files.read(false).expect("a standing"), Standing::Worker(joined.cluster));
+        assert_eq!(files.read_joined().expect("read"), Some(joined));
     }
 
     #[test]

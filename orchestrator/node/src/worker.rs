@@ -9,23 +9,10 @@
 //! The voter sends what `podium_api::share` says is the node's, and carries out calls through the pipeline as
 //! `system:node:<name>`, so that the authorizer judges them like any client's. A session is opened by the node, by whatever
 //! way it has ([`Dial`]); the voter has checked the node's key before it serves.
-//!
-//! Voters serve it. Nothing opens such sessions yet: a machine beyond the voters waits, and says so on its console.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "machines beyond the voters join with a later step")
-)]
 mod client;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "machines beyond the voters join with a later step")
-)]
-mod door;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "machines beyond the voters join with a later step")
-)]
+mod dial;
+pub(crate) mod door;
 mod follow;
 mod serve;
 mod wire;
@@ -33,6 +20,9 @@ mod wire;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use client::Remote;
+pub(crate) use dial::AnyVoter;
+pub(crate) use follow::follow;
 pub(crate) use serve::serve;
 
 /// A session with another machine whose key was checked, before anything was said on it.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podium_control::forming::{Fingerprint, Hello, MemberSet};
+use podium_control::forming::{ClusterId, Fingerprint, Hello, Machine, MemberSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -50,6 +50,7 @@ enum Request {
 enum RequestV1 {
     Hello(Box<HelloFrame>),
     Propose(MemberSet),
+    Join(Machine),
 }
 
 /// What is answered.
@@ -63,11 +64,26 @@ enum ReplyV1 {
     Hello(Box<HelloFrame>),
     Accepted,
     Refused(String),
+    Joined(Box<Joined>),
+}
+
+/// What a machine is told that has got a place in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// The certificate of the cluster's authority, in PEM.
+    pub authority_pem: String,
+    /// The machine's part of the pod addresses, as `10.244.3.0/24`.
+    pub pods: String,
+    /// The public keys of voters, to ask for everything else.
+    pub voters: Vec<Vec<u8>>,
 }
 
 /// A wish of this machine about another, for the session to it.
 pub(crate) enum Command {
     Propose(MemberSet, oneshot::Sender<Result<(), String>>),
+    Join(Machine, oneshot::Sender<Result<Joined, String>>),
 }
 
 /// How a session ended.
@@ -174,13 +190,29 @@ async fn ask(
             _ = said.changed() => None,
             () = sleep(shared.pace.hello) => None,
         };
-        if let Some(Command::Propose(set, answer)) = wish {
+        if let Some(Command::Join(machine, answer)) = wish {
+            let request = Request::V1(RequestV1::Join(machine));
+            frame::say(&mut secured.stream, &request, patience).await?;
+            // A place takes some writes of the cluster.
+            let answered = match frame::hear(&mut secured.stream, FRAME_BYTES, patience * 4).await?
+            {
+                Reply::V1(ReplyV1::Joined(joined)) => Ok(*joined),
+                Reply::V1(ReplyV1::Refused(reason)) => Err(reason),
+                Reply::V1(ReplyV1::Accepted | ReplyV1::Hello(_)) => {
+                    return Err(MeetError::Mismatch);
+                }
+            };
+            // Nobody waits for it any more: it may be asked for again.
+            let _ = answer.send(answered);
+        } else if let Some(Command::Propose(set, answer)) = wish {
             let request = Request::V1(RequestV1::Propose(set));
             frame::say(&mut secured.stream, &request, patience).await?;
             let answered = match frame::hear(&mut secured.stream, FRAME_BYTES, patience).await? {
                 Reply::V1(ReplyV1::Accepted) => Ok(()),
                 Reply::V1(ReplyV1::Refused(reason)) => Err(reason),
-                Reply::V1(ReplyV1::Hello(_)) => return Err(MeetError::Mismatch),
+                Reply::V1(ReplyV1::Hello(_) | ReplyV1::Joined(_)) => {
+                    return Err(MeetError::Mismatch);
+                }
             };
             // Nobody waits for it any more: the hellos will tell as well.
             let _ = answer.send(answered);
@@ -216,6 +248,13 @@ async fn answer(shared: &Arc<Shared>, secured: &mut Secured) -> Result<(), MeetE
                 shared.hear(secured.fingerprint, *hello, false).ok_or(MeetError::AnotherKey)?;
                 ReplyV1::Hello(Box::new(shared.hello()))
             }
+            RequestV1::Join(machine) if machine.fingerprint() != secured.fingerprint => {
+                return Err(MeetError::AnotherKey);
+            }
+            RequestV1::Join(machine) => match shared.services.join(machine).await {
+                Ok(joined) => ReplyV1::Joined(Box::new(joined)),
+                Err(reason) => ReplyV1::Refused(reason),
+            },
             RequestV1::Propose(set) => {
                 match shared.services.propose(secured.fingerprint, set).await {
                     Ok(()) => ReplyV1::Accepted,

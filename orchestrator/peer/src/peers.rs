@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use podium_control::forming::{Fingerprint, Heard, Hello, MemberSet};
+use podium_control::forming::{Fingerprint, Heard, Hello, Machine, MemberSet};
 use podium_store::{MemberId, Message, Transport};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -19,7 +19,7 @@ use crate::book::Book;
 use crate::complaint::Complaints;
 use crate::identity::NodeKey;
 use crate::link::{self, Call, Lane, PeerTransport};
-use crate::meet::{self, Command, GOSSIP_MAX, HelloFrame};
+use crate::meet::{self, Command, GOSSIP_MAX, HelloFrame, Joined};
 use crate::pace::Pace;
 use crate::pinned::Pinned;
 use crate::proof::TokenKeys;
@@ -57,6 +57,9 @@ pub struct Config {
 pub trait Services: Send + Sync {
     /// A machine that has proven the token proposes the first members of a cluster. `Ok`: they are accepted, durably.
     fn propose(&self, from: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>>;
+
+    /// A machine that has proven the token and this key wants a place in the cluster as a worker. `Err` says why it gets none.
+    fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>>;
 
     /// A message of a member of the store; `None` while there is no store here.
     fn store(&self, from: MemberId, message: Message) -> BoxFuture<'_, Option<Message>>;
@@ -237,6 +240,18 @@ impl Peers {
         let (answer, answered) = oneshot::channel();
         let sent = session.send(Command::Propose(set, answer)).await;
         sent.map_err(|_| unreachable())?;
+        answered.await.map_err(|_| unreachable())?
+    }
+
+    /// Asks a machine for a place in its cluster, for this machine.
+    ///
+    /// # Errors
+    /// Its reason, or that it cannot be reached.
+    pub async fn join(&self, to: Fingerprint, me: Machine) -> Result<Joined, String> {
+        let unreachable = || "there is no session to it".to_owned();
+        let session = self.shared.sessions.lock().get(&to).cloned().ok_or_else(unreachable)?;
+        let (answer, answered) = oneshot::channel();
+        session.send(Command::Join(me, answer)).await.map_err(|_| unreachable())?;
         answered.await.map_err(|_| unreachable())?
     }
 

@@ -65,9 +65,7 @@ fn node_may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> bool {
     let own = asked.name == node;
     match asked.kind {
         Kind::Service | Kind::EndpointSlice | Kind::Namespace | Kind::ServiceAccount => reads,
-        Kind::Node | Kind::Machine => {
-            reads || (changes && own)
-        }
+        Kind::Node | Kind::Machine => reads || (changes && own),
         Kind::Lease => asked.namespace == NODE_LEASES && (own || verb == "create"),
         Kind::CoreEvent | Kind::Event => verb == "create" || changes,
         Kind::Pod => match asked.subresource {

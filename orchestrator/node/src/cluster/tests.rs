@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::admit::Admission;
 use crate::authority::Authority;
 use crate::client::{SharedClient, Voter};
 use crate::place::Applicant;
@@ -45,6 +46,7 @@ struct Starting {
 struct Rack {
     disks: Vec<TempDir>,
     network: u8,
+    expect: u32,
     nodes: Vec<Option<Node>>,
 }
 
@@ -57,7 +59,8 @@ impl Rack {
     /// `network`: no other test may use it at the same time.
     fn new(count: usize, network: u8) -> Self {
         let disks = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        Self { disks, network, nodes: (0..count).map(|_| None).collect() }
+        let expect = count.min(3) as u32;
+        Self { disks, network, expect, nodes: (0..count).map(|_| None).collect() }
     }
 
     fn address(&self, at: usize) -> SocketAddr {
@@ -75,11 +78,8 @@ impl Rack {
     /// Switches a machine on.
     fn begin(&self, at: usize, trouble: &watch::Sender<Option<String>>) -> Starting {
         let runtime = runtime();
-        let options = Options {
-            state: self.disks[at].path().to_owned(),
-            expect: self.disks.len() as u32,
-            factor: 1,
-        };
+        let options =
+            Options { state: self.disks[at].path().to_owned(), expect: self.expect, factor: 1 };
         let address = self.address(at);
         let meeting = Meeting {
             name: format!("n{}", at + 1),
@@ -211,11 +211,23 @@ async fn start(
         Arc::new(SystemIds),
         config,
     );
+    if let Some(joined) = cluster.joined.clone() {
+        let pods = joined.pods.parse().expect("a range");
+        return (cluster, pipeline, joined.authority_pem, pods);
+    }
     let authority = Authority::obtain(&*store).await.expect("an authority").pem().to_owned();
     let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), &name));
     let key = cluster.identity.key.public().to_vec();
-    let applicant = Applicant { name, key, voter: true };
+    let applicant = Applicant { name, key: key.clone(), voter: true };
     let pods = applicant.take(&client, || store.local(), &trouble).await;
+    let admission = Admission {
+        pipeline: pipeline.clone(),
+        cluster: cluster.id,
+        authority_pem: authority.clone(),
+        key,
+        directory: crate::directory::follow(store),
+    };
+    assert!(cluster.former.places.set(Arc::new(admission)).is_ok());
     (cluster, pipeline, authority, pods)
 }
 
@@ -256,9 +268,9 @@ fn three_blank_machines_are_one_cluster_that_outlives_its_leader_and_a_power_cut
         rack.off(at);
     }
     rack.on(&[0, 1, 2], &all_good());
-    for at in 0..3 {
+    for (at, place) in places.iter().enumerate() {
         assert_eq!(rack.node(at).authority, *authorities.first().expect("one"));
-        assert_eq!(rack.node(at).pods, places[at], "a place is for ever");
+        assert_eq!(rack.node(at).pods, *place, "a place is for ever");
     }
     rack.write_and_read(0, "after");
     assert!(rack.revision(0) > revision);
@@ -303,4 +315,20 @@ fn a_machine_alone_is_a_cluster_without_anybody() {
     rack.off(0);
     rack.on(&[0], &all_good());
     assert_eq!(rack.node(0).pods, pods);
+}
+
+#[test]
+fn a_fourth_machine_joins_as_a_worker_and_keeps_its_place() {
+    let mut rack = Rack::new(4, 4);
+    rack.on(&[0, 1, 2], &all_good());
+    rack.on(&[3], &all_good());
+    let worker = rack.node(3);
+    let (id, pods) = (worker.cluster.id, worker.pods);
+    assert_eq!(id, rack.node(0).cluster.id);
+    assert_eq!(worker.authority, rack.node(0).authority);
+    assert!((0..3).all(|at| rack.node(at).pods != pods));
+    assert_eq!(rack.node(0).cluster.store.status().membership.members.len(), 3);
+    rack.off(3);
+    rack.on(&[3], &all_good());
+    assert_eq!((rack.node(3).cluster.id, rack.node(3).pods), (id, pods));
 }

@@ -28,6 +28,17 @@ impl Services for Echo {
         Box::pin(std::future::ready(answer))
     }
 
+    fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {
+        let joined = Joined {
+            cluster: ClusterId(5),
+            authority_pem: "pem".to_owned(),
+            pods: "10.244.3.0/24".to_owned(),
+            voters: vec![machine.public_key],
+        };
+        let taken = machine.name == "taken";
+        Box::pin(std::future::ready(if taken { Err("taken".to_owned()) } else { Ok(joined) }))
+    }
+
     fn store(&self, from: MemberId, message: Message) -> BoxFuture<'_, Option<Message>> {
         self.from.lock().expect("it").push(from);
         if self.silent {
@@ -137,6 +148,13 @@ async fn machines_that_know_one_other_come_to_know_all() {
     assert_eq!(one.peers.propose(to, set(1)).await, Ok(()));
     assert_eq!(one.peers.propose(to, set(2)).await, Err("no".to_owned()));
     assert!(one.peers.propose(key().fingerprint(), set(1)).await.is_err());
+    let mut me = one.peers.shared.hello().hello.machine;
+    let joined = one.peers.join(to, me.clone()).await.expect("a place");
+    assert_eq!(joined.voters, [one.key.public()]);
+    me.name = "taken".to_owned();
+    assert_eq!(one.peers.join(to, me.clone()).await, Err("taken".to_owned()));
+    me.public_key = three.key.public().to_vec();
+    assert!(one.peers.join(to, me).await.is_err(), "nobody joins under another's key");
 }
 
 #[tokio::test]

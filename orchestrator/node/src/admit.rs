@@ -1,0 +1,53 @@
+//! A voter takes machines into the cluster: gives each its place, and tells it what it needs to know.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use podium_api::Pipeline;
+use podium_control::forming::{ClusterId, Machine};
+use podium_peer::Joined;
+use tokio::sync::watch;
+
+use crate::client::{SharedClient, Voter};
+use crate::directory::Directory;
+use crate::form::Places;
+use crate::place::Applicant;
+
+/// What a place is given from.
+pub(crate) struct Admission {
+    /// Makes the Machine and the Node.
+    pub(crate) pipeline: Pipeline,
+    /// This cluster.
+    pub(crate) cluster: ClusterId,
+    /// Its authority's certificate.
+    pub(crate) authority_pem: String,
+    /// This voter's public key.
+    pub(crate) key: Vec<u8>,
+    /// Those of the others.
+    pub(crate) directory: watch::Receiver<Directory>,
+}
+
+impl Places for Admission {
+    fn give(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {
+        Box::pin(async move {
+            let client: SharedClient = Arc::new(Voter::new(self.pipeline.clone(), &machine.name));
+            let name = machine.name.clone();
+            let applicant = Applicant { name: machine.name, key: machine.public_key, voter: false };
+            let pods = applicant.attempt(&client).await.map_err(|error| {
+                tracing::warn!(%name, "a machine got no place: {error}");
+                error.to_string()
+            })?;
+            tracing::info!(%name, %pods, "a machine joined");
+            let mut voters = vec![self.key.clone()];
+            let directory = self.directory.borrow();
+            let others = directory.values().filter(|it| it.voter && it.key != self.key);
+            voters.extend(others.map(|entry| entry.key.clone()));
+            Ok(Joined {
+                cluster: self.cluster,
+                authority_pem: self.authority_pem.clone(),
+                pods: pods.to_string(),
+                voters,
+            })
+        })
+    }
+}
