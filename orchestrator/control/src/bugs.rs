@@ -3,6 +3,9 @@
 //! Without the feature `planted-bugs` nothing here can be turned on and every check is a constant. The switch is per thread,
 //! so tests that run side by side do not see each other's.
 
+/// Whether this build can be made to misbehave.
+pub const PLANTED_BUGS: bool = cfg!(feature = "planted-bugs");
+
 /// A mistake that can be turned on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {

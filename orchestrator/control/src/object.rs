@@ -180,8 +180,6 @@ impl Object {
 
 /// The same key with the resource's names borrowed from the program where it knows them.
 fn intern(key: &ObjectKey) -> ObjectKey {
-    let resource = Kind::of_resource(&key.resource)
-        .and_then(Kind::resource)
-        .unwrap_or_else(|| key.resource.clone());
+    let resource = GroupResource::named(&key.resource.group, &key.resource.resource);
     ObjectKey { resource, namespace: key.namespace.clone(), name: key.name.clone() }
 }

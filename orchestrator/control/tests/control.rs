@@ -4,6 +4,7 @@ mod control {
     mod collection;
     mod endpoints;
     mod namespaces;
+    #[cfg(feature = "planted-bugs")]
     mod planted;
     mod random;
     mod replicas;

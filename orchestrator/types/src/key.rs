@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::kind::Kind;
+
 const ROOT: &str = "/registry";
 const CORE: &str = "core";
 const CLUSTER: &str = "_";
@@ -26,6 +28,17 @@ impl GroupResource {
     #[must_use]
     pub const fn new(group: &'static str, resource: &'static str) -> Self {
         Self { group: Cow::Borrowed(group), resource: Cow::Borrowed(resource) }
+    }
+
+    /// A resource by its names; those that the program knows are borrowed from it.
+    #[must_use]
+    pub fn named(group: &str, resource: &str) -> Self {
+        let known = Kind::ALL.into_iter().filter_map(Kind::resource);
+        let mut same = known.filter(|known| known.resource == resource && known.group == group);
+        same.next().unwrap_or_else(|| Self {
+            group: Cow::Owned(group.to_owned()),
+            resource: Cow::Owned(resource.to_owned()),
+        })
     }
 }
 
@@ -85,13 +98,9 @@ impl ObjectKey {
         {
             return None;
         }
-        let group = if group == CORE { Cow::Borrowed("") } else { Cow::Owned(group.to_owned()) };
+        let group = if group == CORE { "" } else { group };
         let namespace = if namespace == CLUSTER { "" } else { namespace };
-        Some(Self::new(
-            GroupResource { group, resource: Cow::Owned(resource.to_owned()) },
-            namespace,
-            name,
-        ))
+        Some(Self::new(GroupResource::named(group, resource), namespace, name))
     }
 
     /// The storage keys of a resource start with this: of all its objects, or (`Some("")`: cluster scope) of those in one

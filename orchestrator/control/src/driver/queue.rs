@@ -68,6 +68,8 @@ pub struct Queue {
     /// Only families that run or wait for their barrier.
     families: BTreeMap<ObjectKey, Family>,
     last_place: u64,
+    /// How many keys back off.
+    delayed: usize,
     /// What the world has reached.
     revision: u64,
 }
@@ -97,7 +99,11 @@ impl Queue {
             let Some(entry) = self.tasks.get_mut(&task) else { continue };
             entry.timer = None;
             match &mut entry.state {
-                State::Idle | State::Delayed => self.enqueue(task),
+                State::Idle => self.enqueue(task),
+                State::Delayed => {
+                    self.delayed -= 1;
+                    self.enqueue(task);
+                }
                 State::Running { asked, .. } => *asked = true,
                 State::Queued { .. } | State::Parked { .. } => {}
             }
@@ -113,7 +119,9 @@ impl Queue {
     /// Whether no key waits to be planned, runs, or backs off.
     #[must_use]
     pub fn idle(&self) -> bool {
-        self.tasks.values().all(|task| task.state == State::Idle)
+        // A family that neither runs nor has parked keys is kept for its barrier only.
+        let at_rest = |family: &Family| !family.running && family.parked.is_empty();
+        self.queued.is_empty() && self.delayed == 0 && self.families.values().all(at_rest)
     }
 
     /// The world has reached this revision: parked keys whose barrier that is may go on.
@@ -176,6 +184,7 @@ impl Queue {
         let delay = FIRST_DELAY.saturating_mul(1 << entry.failures.min(20)).min(LONGEST_DELAY);
         entry.failures = entry.failures.saturating_add(1);
         entry.state = State::Delayed;
+        self.delayed += 1;
         self.set_timer(task, now.saturating_add(delay));
     }
 
