@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("podium-store", &["podium-types"]),
     ("podium-control", &["podium-types"]),
     ("podium-api", &["podium-store", "podium-types"]),
+    ("podium-lead", &["podium-api", "podium-control", "podium-store", "podium-types"]),
     (
         "podium-agent",
         &[
@@ -40,12 +41,16 @@ const EDGES: &[(&str, &[&str])] = &[
             "podium-dns",
             "podium-images",
             "podium-init",
+            "podium-lead",
             "podium-link",
             "podium-store",
             "podium-types",
         ],
     ),
-    ("podium-sim", &["podium-api", "podium-control", "podium-store", "podium-types"]),
+    (
+        "podium-sim",
+        &["podium-api", "podium-control", "podium-lead", "podium-store", "podium-types"],
+    ),
     ("podium-image", &[]),
     ("podium-qemu-tests", &["podium-image", "podium-init", "podium-switch"]),
     ("podium", &["podium-image", "podium-init", "podium-qemu-tests"]),

@@ -183,6 +183,24 @@ impl Pipeline {
         self
     }
 
+    /// The same over another store.
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<dyn StoreHandle>) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// Commits nothing, behind everything that has been given to the store from here, and says at which revision.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn barrier(&self) -> Result<u64, Status> {
+        match self.commit(Vec::new(), Vec::new()).await? {
+            Outcome::Committed { revision } => Ok(revision.0),
+            Outcome::Refused { .. } => Err(Status::internal("a barrier was refused")),
+        }
+    }
+
     /// The store below.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn StoreHandle> {

@@ -19,6 +19,7 @@ use podium_dns::{SharedZone, Upstreams, Zone};
 use podium_images::Images;
 use podium_init::config::MachineConfig;
 use podium_init::protocol::{NodeReport, Status as MachineStatus};
+use podium_lead::Leading;
 use podium_link::Cidr;
 use podium_store::disk::os::OsDisk;
 use podium_store::{Alone, Config as StoreConfig, Member, Store, StoreHandle, TokioRuntime};
@@ -29,7 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authority::Prover;
 use crate::identity::{Identity, ServerNames};
 use crate::images::LocalImages;
-use crate::lead::{self, Leading};
+use crate::lead::Here;
 use crate::machine::{self, Machine};
 use crate::network::{Network, SharedDataplane};
 use crate::references::Replica;
@@ -213,17 +214,17 @@ impl Parts {
             Arc::clone(&zone),
         ));
         tokio::spawn(serve_names(self.ranges.dns, zone, self.machine.nameservers.clone()));
-        tokio::spawn(lead::run(Leading {
+        let leading = Leading {
             store: Arc::clone(&handle),
             pipeline: self.pipeline.clone(),
-            clock: Arc::clone(&self.clock),
             settings: Settings {
                 root_ca_pem: self.identity.authority.pem().to_owned(),
                 ..Settings::default()
             },
-            addresses: self.machine.addresses.clone(),
             port: API_PORT,
-        }));
+        };
+        let here = Arc::new(Here(self.machine.addresses.clone()));
+        tokio::spawn(podium_lead::run(leading, here));
         tokio::spawn(workload::run(Arc::clone(&handle), agent.clone(), self.name.clone()));
         let (registered, mut is_registered) = watch::channel(false);
         tokio::spawn(self.registration(agent.clone()).run(registered));

@@ -15,7 +15,6 @@
 //! and in the kernel; PID 1 starts it anew.
 
 mod authority;
-mod calls;
 mod compose;
 mod files;
 mod follow;
@@ -33,7 +32,15 @@ mod workload;
 
 use std::process::ExitCode;
 
+use podium_lead::calls;
 use tracing_subscriber::EnvFilter;
+
+// Mistakes that the simulator can be told to make are never in a program that ships.
+const _: () = assert!(
+    !podium_store::PLANTED_BUGS
+        && !podium_api::bugs::PLANTED_BUGS
+        && !podium_control::bugs::PLANTED_BUGS
+);
 
 /// Threads for everything that is not blocking. Two keep a slow peer from holding up a probe; more would only cost memory
 /// on the small machines that this is meant for.

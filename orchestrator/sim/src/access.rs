@@ -13,7 +13,6 @@ use podium_api::pipeline::{Config, DeleteOptions, Propagation, ReadOptions, Writ
 use podium_api::seams::{Clock, Ids};
 use podium_api::status::Status;
 use podium_api::{Pipeline, Target, User};
-use podium_control::{Propagation as Wanted, Step};
 use podium_store::StoreHandle;
 use podium_types::kind::resources;
 use podium_types::{GroupResource, Now, ObjectKey};
@@ -86,8 +85,6 @@ pub(crate) enum Request {
 pub(crate) enum Outcome {
     /// It was done.
     Done {
-        /// The revision that wrote it.
-        revision: u64,
         /// What is there now.
         object: Value,
     },
@@ -100,48 +97,17 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-impl Request {
-    /// The call that a step of a plan is.
-    pub(crate) fn of_step(step: Step) -> Option<Self> {
-        Some(match step {
-            Step::Create { resource, object } => Self::Create { resource, object },
-            Step::Update { key, subresource, object } => {
-                Self::Update { key, part: subresource, object }
-            }
-            Step::Patch { key, subresource, patch } => {
-                Self::Patch { key, part: subresource, patch }
-            }
-            Step::Delete { key, uid, grace_seconds, propagation } => Self::Delete {
-                key,
-                uid: Some(uid),
-                grace_seconds,
-                propagation: Some(match propagation {
-                    Wanted::Background => Propagation::Background,
-                    Wanted::Foreground => Propagation::Foreground,
-                    Wanted::Orphan => Propagation::Orphan,
-                }),
-            },
-            Step::Bind { pods, node } => Self::Bind { pods, node },
-            Step::Event(_) => return None,
-        })
-    }
-}
-
 /// Does a call here and now.
 pub(crate) async fn perform(pipeline: &Pipeline, user: &User, request: Request) -> Outcome {
     let result = attempt(pipeline, user, request).await;
     match result {
-        Ok((revision, object)) => Outcome::Done { revision, object },
+        Ok(object) => Outcome::Done { object },
         Err(status) if status.outcome_unknown => Outcome::Unknown,
         Err(status) => Outcome::Refused { status },
     }
 }
 
-async fn attempt(
-    pipeline: &Pipeline,
-    user: &User,
-    request: Request,
-) -> Result<(u64, Value), Status> {
+async fn attempt(pipeline: &Pipeline, user: &User, request: Request) -> Result<Value, Status> {
     let options = WriteOptions::default();
     match request {
         Request::Create { resource, object } => {
@@ -149,21 +115,21 @@ async fn attempt(
             let key = ObjectKey::new(resource, namespace, "");
             let written =
                 pipeline.create(user, &target(&key, None)?, object.into(), &options).await?;
-            Ok((written.revision, written.object))
+            Ok(written.object)
         }
         Request::Get { key } => {
             let served = pipeline.get(user, &target(&key, None)?, &ReadOptions::default()).await?;
-            Ok((0, served.value()))
+            Ok(served.value())
         }
         Request::Update { key, part, object } => {
             let written =
                 pipeline.update(user, &target(&key, part)?, object.into(), &options).await?;
-            Ok((written.revision, written.object))
+            Ok(written.object)
         }
         Request::Patch { key, part, patch } => {
             let written =
                 pipeline.patch(user, &target(&key, part)?, &Patch::Merge(patch), &options).await?;
-            Ok((written.revision, written.object))
+            Ok(written.object)
         }
         Request::Delete { key, uid, grace_seconds, propagation } => {
             let options = DeleteOptions {
@@ -172,8 +138,8 @@ async fn attempt(
                 propagation,
                 ..Default::default()
             };
-            let deleted = pipeline.delete(user, &target(&key, None)?, &options).await?;
-            Ok((deleted.revision, Value::Null))
+            pipeline.delete(user, &target(&key, None)?, &options).await?;
+            Ok(Value::Null)
         }
         Request::Bind { pods, node } => bind(pipeline, user, &pods, &node).await,
     }
@@ -185,12 +151,11 @@ async fn bind(
     user: &User,
     pods: &[(ObjectKey, String)],
     node: &str,
-) -> Result<(u64, Value), Status> {
-    let mut last = 0;
+) -> Result<Value, Status> {
     for answer in pipeline.bind(user, node, pods).await? {
-        last = answer?.max(last);
+        answer?;
     }
-    Ok((last, Value::Null))
+    Ok(Value::Null)
 }
 
 fn target<'a>(key: &'a ObjectKey, part: Option<&str>) -> Result<Target<'a>, Status> {

@@ -7,10 +7,11 @@ mod audit;
 mod start;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use podium_store::{LogLimits, Member, MemberId, Role, Status, Store, StoreHandle};
+use podium_store::{LogLimits, Member, MemberId, Status, Store, StoreHandle};
 
 use crate::agent::host::{Host, Running};
 use crate::disk::SimDisk;
@@ -49,6 +50,15 @@ pub enum Load {
     Store,
     /// The leader's controllers and scheduler, and an agent on each node: users use the API.
     Orchestrator,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Store => "store",
+            Self::Orchestrator => "orchestrator",
+        })
+    }
 }
 
 struct Node {
@@ -230,10 +240,11 @@ impl Cluster {
     /// The node that leads, as far as the nodes themselves know.
     #[must_use]
     pub fn leader(&self) -> Option<u16> {
-        self.statuses()
-            .into_iter()
-            .filter(|(_, status)| status.role == Role::Leader)
-            .max_by_key(|(_, s)| s.term)
+        let stores = self.numbers().into_iter().filter_map(|node| Some((node, self.store(node)?)));
+        stores
+            .map(|(node, store)| (node, store.standing()))
+            .filter(|(_, standing)| standing.leads)
+            .max_by_key(|(_, standing)| standing.term)
             .map(|(node, _)| node)
     }
 
@@ -249,22 +260,19 @@ impl Cluster {
     /// Holds what a member says of itself against the ledger.
     pub fn observe(&self, node: u16) {
         let Some(store) = self.store(node) else { return };
-        let status = store.status();
-        if status.role == Role::Leader {
-            self.ledger().leads(status.member, status.term);
+        let (standing, applied) = (store.standing(), store.local().revision().0);
+        if standing.leads {
+            self.ledger().leads(member_of(node), standing.term);
         }
+        let seen = Seen { applied, term: standing.term };
         let back = {
             let mut nodes = self.lock();
             let Some(node) = nodes.get_mut(&node) else { return };
-            let back = status.applied.0 < node.seen.applied || status.term < node.seen.term;
-            node.seen = Seen { applied: status.applied.0, term: status.term };
-            back
+            let before = std::mem::replace(&mut node.seen, seen);
+            seen.applied < before.applied || seen.term < before.term
         };
         if back {
-            let what = format!(
-                "{} went back to revision {} or term {}",
-                status.member, status.applied, status.term
-            );
+            let what = format!("node {node} went back to revision {applied} or term {}", seen.term);
             self.ledger().accuse(Violation::Rule(what));
         }
     }
@@ -273,7 +281,8 @@ impl Cluster {
     #[must_use]
     pub fn applied(&self) -> u64 {
         let highest = self.lock().values().map(|node| node.seen.applied).max().unwrap_or(0);
-        self.statuses().into_iter().map(|(_, status)| status.applied.0).fold(highest, u64::max)
+        let stores = self.numbers().into_iter().filter_map(|node| self.store(node));
+        stores.map(|store| store.local().revision().0).fold(highest, u64::max)
     }
 
     /// Takes power from a node, and leaves on its disk what a cut leaves.

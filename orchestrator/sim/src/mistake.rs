@@ -36,6 +36,20 @@ impl Mistakes {
         Self::default()
     }
 
+    /// The name of what this is, if it is a mistake.
+    #[must_use]
+    #[cfg(not(feature = "planted-bugs"))]
+    pub fn name(self) -> Option<String> {
+        None
+    }
+
+    /// The name of what this is, if it is a mistake.
+    #[must_use]
+    #[cfg(feature = "planted-bugs")]
+    pub fn name(self) -> Option<String> {
+        all().into_iter().find(|(_, mistakes)| *mistakes == self).map(|(name, _)| name)
+    }
+
     /// Sets what is chosen per thread instead of per value. Also unsets it: a run without mistakes must call it.
     pub(crate) fn plant(self) {
         #[cfg(feature = "planted-bugs")]
@@ -79,15 +93,22 @@ impl Mistakes {
 #[cfg(feature = "planted-bugs")]
 fn all() -> Vec<(String, Mistakes)> {
     let none = Mistakes::none();
-    let store = podium_store::Bug::ALL.into_iter().map(|bug| {
-        (bug.name().to_owned(), Mistakes { store: podium_store::Bugs::only(bug), ..none })
+    let store = podium_store::Bug::ALL.iter().map(|bug| {
+        (bug.name().to_owned(), Mistakes { store: podium_store::Bugs::only(*bug), ..none })
     });
-    let api = podium_api::bugs::Bug::ALL.into_iter().map(|bug| {
-        (bug.name().to_owned(), Mistakes { api: podium_api::bugs::Bugs::only(bug), ..none })
+    let api = podium_api::bugs::Bug::ALL.iter().map(|bug| {
+        (bug.name().to_owned(), Mistakes { api: podium_api::bugs::Bugs::only(*bug), ..none })
     });
-    let control = podium_control::bugs::Bug::ALL
-        .into_iter()
-        .map(|bug| (snake_case(&format!("{bug:?}")), Mistakes { control: Some(bug), ..none }));
+    let control = podium_control::bugs::Bug::ALL.into_iter().map(|bug| {
+        // The API refuses what this scheduler does; two mistakes are needed to bind a pod twice.
+        let api = match bug {
+            podium_control::bugs::Bug::DoubleBind => {
+                podium_api::bugs::Bugs::only(podium_api::bugs::Bug::BindOverwrites)
+            }
+            _ => none.api,
+        };
+        (snake_case(&format!("{bug:?}")), Mistakes { control: Some(bug), api, ..none })
+    });
     store.chain(api).chain(control).collect()
 }
 

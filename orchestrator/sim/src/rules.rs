@@ -62,17 +62,22 @@ impl Rules {
                     }
                 },
             };
-            let before = match after.clone() {
+            let before = match after {
                 Some(after) => self.objects.insert(key.clone(), after),
                 None => self.objects.remove(&key),
             };
-            let change = Change { key: &key, before: before.as_ref(), after: after.as_ref(), at };
-            self.judge(&change).map_err(|what| rule(revision, what))?;
+            self.judge(&key, before.as_ref(), at).map_err(|what| rule(revision, what))?;
         }
         Ok(())
     }
 
-    fn judge(&mut self, change: &Change<'_>) -> Result<(), String> {
+    fn judge(
+        &mut self,
+        key: &ObjectKey,
+        before: Option<&Value>,
+        at: Duration,
+    ) -> Result<(), String> {
+        let change = &Change { key, before, after: self.objects.get(key), at };
         life::judge(change, &self.objects)?;
         self.bindings.judge(change, &self.objects)?;
         self.replicas.judge(change)?;

@@ -90,6 +90,12 @@ impl fmt::Display for Options {
         if let Some(nodes) = self.nodes {
             write!(f, " NODES={nodes}")?;
         }
+        if let Some(load) = self.load {
+            write!(f, " LOAD={load}")?;
+        }
+        if let Some(bug) = self.mistakes.name() {
+            write!(f, " BUG={bug}")?;
+        }
         Ok(())
     }
 }
@@ -132,17 +138,20 @@ fn found(options: Options) -> Cluster {
         });
         // A run with an orchestrator costs ten times as much as one without.
         let load = if core.one_in(8) { Load::Orchestrator } else { Load::Store };
-        (nodes, options.load.unwrap_or(load), draw_limits(core))
+        let load = options.load.unwrap_or(load);
+        (nodes, load, draw_limits(core, load))
     });
     Cluster::new(nodes, load, options.mistakes, limits)
 }
 
-/// A run commits a thousand records or two: with the shipped limits there would be no snapshot and no second segment.
-fn draw_limits(core: &executor::Core) -> LogLimits {
+/// A run commits a thousand records or two: with the shipped limits there would be no snapshot and no second segment. With
+/// an orchestrator it commits four times as many and larger ones, and its limits are that much higher.
+fn draw_limits(core: &executor::Core, load: Load) -> LogLimits {
+    let scale = if load == Load::Orchestrator { 4 } else { 1 };
     LogLimits {
-        segment_bytes: (16 * 1024) << core.below(4),
-        snapshot_bytes: (64 * 1024) << core.below(5),
-        snapshot_records: 50 + core.below(500),
+        segment_bytes: (scale * 16 * 1024) << core.below(4),
+        snapshot_bytes: (scale * 64 * 1024) << core.below(5),
+        snapshot_records: scale * (50 + core.below(500)),
         keep_records: core.below(100),
     }
 }

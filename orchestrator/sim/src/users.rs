@@ -66,7 +66,8 @@ impl Users {
             56..66 => self.delete_some(resources::PODS, namespace).await,
             66..84 => self.count("default").await,
             84..88 => self.cordon().await,
-            88..92 => self.delete_replaced(namespace).await,
+            88..90 => self.delete_replaced(namespace).await,
+            90..92 => self.bind_again(namespace).await,
             92..94 => self.delete_some(resources::REPLICA_SETS, namespace).await,
             94..96 => self.delete_namespace().await,
             _ => self.create_namespace(namespace).await,
@@ -124,6 +125,23 @@ impl Users {
         };
         if let Outcome::Done { .. } = self.access.call(request).await {
             let what = format!("{} was deleted by a uid that is not its own", key.name);
+            self.cluster.ledger().accuse(Violation::Rule(what));
+        }
+    }
+
+    /// Does what a second scheduler with an old view would: puts a pod that has a node on another.
+    async fn bind_again(&self, namespace: &str) {
+        let Some((key, pod)) = self.some(&resources::PODS, namespace) else { return };
+        let has = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+        let nodes: Vec<String> =
+            self.cluster.rules().of("nodes").map(|(key, _)| key.name.clone()).collect();
+        let index = executor::with(|core| core.below(nodes.len() as u64));
+        let node = nodes.into_iter().nth(usize::try_from(index).unwrap_or(0));
+        let Some(node) = node.filter(|node| !has.is_empty() && *node != has) else { return };
+        let name = key.name.clone();
+        let request = Request::Bind { pods: vec![(key, uid_of(&pod))], node: node.clone() };
+        if let Outcome::Done { .. } = self.access.call(request).await {
+            let what = format!("pod {name} was bound to {has} and then to {node:?}");
             self.cluster.ledger().accuse(Violation::Rule(what));
         }
     }

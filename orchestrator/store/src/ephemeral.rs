@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::{BoxFuture, pending, ready};
 
 use crate::bugs::Bugs;
 use crate::error::StoreError;
-use crate::handle::{Role, Status, StoreHandle};
+use crate::handle::{Role, Standing, Status, StoreHandle};
 use crate::history::HistoryLimits;
 use crate::member::{MemberId, Membership};
 use crate::record::{Outcome, Revision, Transaction};
@@ -62,6 +62,17 @@ impl StoreHandle for EphemeralStore {
         ready(self.decide(transaction)).boxed()
     }
 
+    fn transact_in(
+        &self,
+        term: u64,
+        transaction: Transaction,
+    ) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        match self.standing().leads_in(term) {
+            true => self.transact(transaction),
+            false => ready(Err(StoreError::NotLeader { leader: Some(MemberId(1)) })).boxed(),
+        }
+    }
+
     fn read(&self) -> BoxFuture<'_, Result<View, StoreError>> {
         ready(Ok(self.replica.view())).boxed()
     }
@@ -97,6 +108,17 @@ impl StoreHandle for EphemeralStore {
             log_bytes: 0,
             disk_full: false,
             stopped: None,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { leads: true, term: 1 }
+    }
+
+    fn standing_other_than(&self, seen: Standing) -> BoxFuture<'static, Standing> {
+        match self.standing() == seen {
+            true => pending().boxed(),
+            false => ready(self.standing()).boxed(),
         }
     }
 }

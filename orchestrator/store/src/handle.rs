@@ -23,6 +23,16 @@ pub trait StoreHandle: Send + Sync {
         self.transact(transaction)
     }
 
+    /// Like [`StoreHandle::transact`], but proposed while this member leads `term`, or never: what a
+    /// leader decided does not outlive its term.
+    ///
+    /// [`StoreError::NotLeader`] if it does not lead that term.
+    fn transact_in(
+        &self,
+        term: u64,
+        transaction: Transaction,
+    ) -> BoxFuture<'_, Result<Outcome, StoreError>>;
+
     /// A view that holds every transaction acknowledged to anybody before the call (ReadIndex).
     /// Works on every member that can reach a leader with a quorum.
     fn read(&self) -> BoxFuture<'_, Result<View, StoreError>>;
@@ -46,6 +56,30 @@ pub trait StoreHandle: Send + Sync {
 
     /// How this member is.
     fn status(&self) -> Status;
+
+    /// Of [`StoreHandle::status`], what costs nothing to ask for.
+    fn standing(&self) -> Standing;
+
+    /// Waits until the standing is another than `seen`, and gives it. Does not resolve any more
+    /// once the member has stopped.
+    fn standing_other_than(&self, seen: Standing) -> BoxFuture<'static, Standing>;
+}
+
+/// Whether and when a member leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it leads, as far as it knows.
+    pub leads: bool,
+    /// The last term in which it has voted, durably; if it leads, that one.
+    pub term: u64,
+}
+
+impl Standing {
+    /// Whether the member leads this term.
+    #[must_use]
+    pub fn leads_in(self, term: u64) -> bool {
+        self.leads && self.term == term
+    }
 }
 
 /// What a member is doing.

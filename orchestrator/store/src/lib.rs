@@ -55,7 +55,7 @@ pub use config::{Config, LogLimits, Timings};
 pub use disk::{Disk, DiskFile};
 pub use ephemeral::EphemeralStore;
 pub use error::{StoreError, WatchError};
-pub use handle::{Role, Status, StoreHandle};
+pub use handle::{Role, Standing, Status, StoreHandle};
 pub use history::HistoryLimits;
 pub use member::{FeatureLevel, Member, MemberId, Membership};
 pub use openraft::AsyncRuntime;

@@ -32,7 +32,6 @@ use futures::channel::{mpsc, oneshot};
 use openraft::AsyncRuntime;
 use openraft::storage::IOFlushed;
 
-use crate::bugs::Bugs;
 use crate::consensus::{Entry, TypeConfig, Vote, entry_bytes, position};
 use crate::state::Position;
 use vote::VoteFile;
@@ -188,17 +187,11 @@ pub(crate) struct Log<R: AsyncRuntime> {
     pub(crate) shared: Arc<Shared>,
     jobs: mpsc::UnboundedSender<Job<R>>,
     vote: Arc<futures::lock::Mutex<VoteFile>>,
-    bugs: Bugs,
 }
 
 impl<R: AsyncRuntime> Clone for Log<R> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-            jobs: self.jobs.clone(),
-            vote: self.vote.clone(),
-            bugs: self.bugs,
-        }
+        Self { shared: self.shared.clone(), jobs: self.jobs.clone(), vote: self.vote.clone() }
     }
 }
 
@@ -209,14 +202,10 @@ impl<R: AsyncRuntime> fmt::Debug for Log<R> {
 }
 
 impl<R: AsyncRuntime> Log<R> {
-    pub(crate) fn new(
-        memory: Memory,
-        vote: VoteFile,
-        bugs: Bugs,
-    ) -> (Self, mpsc::UnboundedReceiver<Job<R>>) {
+    pub(crate) fn new(memory: Memory, vote: VoteFile) -> (Self, mpsc::UnboundedReceiver<Job<R>>) {
         let (jobs, queue) = mpsc::unbounded();
         let shared = Arc::new(Shared { memory: Mutex::new(memory), room: Room::default() });
-        (Self { shared, jobs, vote: Arc::new(futures::lock::Mutex::new(vote)), bugs }, queue)
+        (Self { shared, jobs, vote: Arc::new(futures::lock::Mutex::new(vote)) }, queue)
     }
 
     fn send(&self, job: Job<R>) -> std::io::Result<()> {

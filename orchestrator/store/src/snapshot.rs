@@ -136,10 +136,6 @@ impl Snapshots {
     async fn write_new(&self, state: &State) -> io::Result<(Arc<dyn DiskFile>, u64)> {
         let file = self.disk.create(NEW).await?;
         let bytes = Output::new(&file, self.bugs).state(self.member, state).await?;
-        if self.bugs.has(Bug::PurgeBeforeSnapshot) {
-            self.disk.rename(NEW, NAME).await?;
-            return Ok((file, bytes));
-        }
         file.sync().await?;
         self.disk.rename(NEW, NAME).await?;
         self.disk.sync_names().await?;

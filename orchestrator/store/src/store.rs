@@ -11,6 +11,7 @@ mod ticking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
@@ -18,17 +19,19 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::metrics::RaftServerMetrics;
 use openraft::{AsyncRuntime, Raft, ReadPolicy, ServerState};
 
 use crate::bugs::Bug;
 use crate::config::Config;
 use crate::consensus::machine::Machine;
 use crate::consensus::network::{CallError, call};
-use crate::consensus::{TypeConfig, membership};
+use crate::consensus::{LeaderId, Term, TypeConfig, membership};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::v1;
-use crate::handle::{Role, Status, StoreHandle};
+use crate::handle::{Role, Standing, Status, StoreHandle};
 use crate::log::Log;
 use crate::member::{FeatureLevel, Member, MemberId};
 use crate::record::{Outcome, Revision, Transaction};
@@ -143,7 +146,7 @@ impl<R: AsyncRuntime> Store<R> {
     /// # Errors
     /// [`StoreError::NotKnownByAll`], and those of a write.
     pub async fn raise_feature_level(&self, to: FeatureLevel) -> Result<(), StoreError> {
-        match self.core.propose(Command::Raise { to }).await? {
+        match self.core.propose(Command::Raise { to }, None).await? {
             Reply::NotKnownBy(member) => Err(StoreError::NotKnownByAll { level: to, member }),
             Reply::Outcome(_) | Reply::Expired | Reply::Done => Ok(()),
         }
@@ -174,7 +177,21 @@ impl<R: AsyncRuntime> StoreHandle for Store<R> {
             transaction.validate()?;
             let basis = self.core.replica.applied_index();
             let command = Command::Transact { transaction, basis };
-            self.core.propose(command).await?.into_outcome()
+            self.core.propose(command, None).await?.into_outcome()
+        }
+        .boxed()
+    }
+
+    fn transact_in(
+        &self,
+        term: u64,
+        transaction: Transaction,
+    ) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        async move {
+            transaction.validate()?;
+            let basis = self.core.replica.applied_index();
+            let command = Command::Transact { transaction, basis };
+            self.core.propose(command, Some(term)).await?.into_outcome()
         }
         .boxed()
     }
@@ -208,6 +225,36 @@ impl<R: AsyncRuntime> StoreHandle for Store<R> {
     fn status(&self) -> Status {
         self.core.status()
     }
+
+    fn standing(&self) -> Standing {
+        standing(&self.core.raft.server_metrics())
+    }
+
+    fn standing_other_than(&self, seen: Standing) -> BoxFuture<'static, Standing> {
+        let mut metrics = self.core.raft.server_metrics();
+        async move {
+            loop {
+                let now = standing(&metrics);
+                if now != seen {
+                    return now;
+                }
+                if metrics.changed().await.is_err() {
+                    return pending().await;
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The vote that is reported is the last durable one: who has just won, and leads already, is said to lead only then.
+fn standing<R: AsyncRuntime>(
+    metrics: &impl WatchReceiver<R::Watch, RaftServerMetrics<TypeConfig<R>>>,
+) -> Standing {
+    let metrics = metrics.borrow_watched();
+    let LeaderId { term, voted_for } = metrics.vote.leader_id;
+    let leads = metrics.state == ServerState::Leader && voted_for == metrics.id;
+    Standing { leads, term }
 }
 
 impl<R: AsyncRuntime> Core<R> {
@@ -220,8 +267,8 @@ impl<R: AsyncRuntime> Core<R> {
         self.raft.metrics().borrow_watched().current_leader
     }
 
-    /// Puts a command into the log, here and only here.
-    async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
+    /// Puts a command into the log, here and only here, and if a term is given, only in that.
+    async fn propose(&self, command: Command, term: Option<u64>) -> Result<Reply, StoreError> {
         if let Some(reason) = self.replica.closed() {
             return Err(StoreError::Stopped { reason });
         }
@@ -232,7 +279,8 @@ impl<R: AsyncRuntime> Core<R> {
         if required > supported {
             return Err(StoreError::TooNew { required, supported });
         }
-        let write = pin!(R::timeout(self.config.timings.request, self.write(Arc::new(command))));
+        let write = self.write(Arc::new(command), term);
+        let write = pin!(R::timeout(self.config.timings.request, write));
         match select(write, pin!(self.log.shared.room.until_full())).await {
             Either::Left((Ok(answer), _)) => answer,
             Either::Left((Err(_), _)) => Err(StoreError::Timeout),
@@ -242,11 +290,18 @@ impl<R: AsyncRuntime> Core<R> {
 
     /// A leader that has not heard of a quorum lately takes nothing, and names nobody else. That
     /// passes, one way or the other: it hears of them, or another leads.
-    async fn write(&self, command: Arc<Command>) -> Result<Reply, StoreError> {
+    async fn write(&self, command: Arc<Command>, term: Option<u64>) -> Result<Reply, StoreError> {
         loop {
-            match self.raft.client_write(command.clone()).await {
+            let (responder, answer) = ProgressResponder::complete_only();
+            let mut request = self.raft.write(command.clone()).responder(responder);
+            if let Some(term) = term {
+                request = request.with_leader(Term::new(term));
+            }
+            request.await.map_err(|fatal| stopped(&fatal))?;
+            let answer = answer.await.map_err(|error| stopped(&error))?;
+            match answer {
                 Ok(written) => return Ok(written.data),
-                Err(error) => match write_error(&error) {
+                Err(error) => match write_error::<R>(&RaftError::APIError(error)) {
                     StoreError::NotLeader { leader: None }
                         if self.leader() == Some(self.member()) => {}
                     error => return Err(error),
@@ -274,7 +329,9 @@ impl<R: AsyncRuntime> Core<R> {
     async fn attempt(&self, command: &Command) -> Result<Reply, StoreError> {
         let leader = match self.leader() {
             None => return Err(StoreError::NotLeader { leader: None }),
-            Some(leader) if leader == self.member() => return self.propose(command.clone()).await,
+            Some(leader) if leader == self.member() => {
+                return self.propose(command.clone(), None).await;
+            }
             Some(leader) => leader,
         };
         let request = v1::ForwardRequest { command: command.into() };
@@ -351,7 +408,8 @@ impl<R: AsyncRuntime> Core<R> {
 
     fn status(&self) -> Status {
         let state = self.replica.state();
-        let metrics = self.raft.metrics().borrow_watched().clone();
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
         let stopped = self
             .replica
             .closed()

@@ -33,8 +33,10 @@ fn pod_spec(restart: &str) -> Value {
     })
 }
 
+/// A few select the same pods as another Deployment.
 pub(super) fn deployment(namespace: &str) -> Value {
     let app = app();
+    let name = if one_in(6) { format!("twin-{app}") } else { app.clone() };
     let strategy = match below(4) {
         0 => json!({ "type": "Recreate" }),
         1 => {
@@ -49,7 +51,7 @@ pub(super) fn deployment(namespace: &str) -> Value {
     };
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": app, "namespace": namespace },
+        "metadata": { "name": name, "namespace": namespace },
         "spec": {
             "replicas": below(5),
             "selector": { "matchLabels": { "app": app } },

@@ -248,14 +248,6 @@ impl Reader {
         let next = self.next_index();
         let memory = &mut self.recovered.memory;
         let entry = Entry { log_id: log_id(position), payload: payload_from_v1(entry.payload) };
-        if position.index < next && self.bugs.has(Bug::LogTruncateSkipped) {
-            let behind = (next - position.index) as usize;
-            let at = memory.entries.len().saturating_sub(behind);
-            if let Some(old) = memory.entries.get_mut(at) {
-                *old = entry;
-            }
-            return true;
-        }
         if position.index != next {
             return false;
         }

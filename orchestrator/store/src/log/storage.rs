@@ -8,7 +8,6 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{AsyncRuntime, OptionalSend, RaftLogReader};
 
 use super::{Job, Log};
-use crate::bugs::Bug;
 use crate::consensus::{Entry, LogId, TypeConfig, Vote, entry_bytes, log_id, position};
 
 /// One append message carries at most so many bytes, unless a single entry is larger.
@@ -116,9 +115,6 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for Log<R> {
         let last = last.as_ref().map(position);
         tracing::trace!(?last, "truncate");
         self.shared.memory().truncate(last.map_or(0, |last| last.index + 1));
-        if self.bugs.has(Bug::LogTruncateSkipped) {
-            return Ok(());
-        }
         self.send(Job::Truncate { last })
     }
 

@@ -34,7 +34,7 @@ async fn open(disk: &MemoryDisk) -> TestLog {
     let (vote, _) = VoteFile::open(disk, MEMBER, Bugs::NONE).await.unwrap();
     let mut recovered = recovered(disk).await.unwrap();
     assert_eq!(recovered.damage, None);
-    let (log, queue) = TestLog::new(std::mem::take(&mut recovered.memory), vote, Bugs::NONE);
+    let (log, queue) = TestLog::new(std::mem::take(&mut recovered.memory), vote);
     let shared = (log.shared.clone(), queue);
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let writer =

@@ -118,7 +118,7 @@ impl<R: AsyncRuntime> Core<R> {
         let Some(before) = before else { return };
         if self.leader() == Some(self.member())
             && before > self.replica.compacted()
-            && let Err(error) = self.propose(Command::Compact { before }).await
+            && let Err(error) = self.propose(Command::Compact { before }, None).await
         {
             tracing::debug!(%error, "the history could not be compacted");
         }

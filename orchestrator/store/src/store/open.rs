@@ -55,7 +55,7 @@ pub(super) async fn open<R: AsyncRuntime>(
     let members = last_membership(Some(&replica.state()), &loaded.recovered);
     let Loaded { vote, snapshots, mut recovered, damaged, .. } = loaded;
     let memory = std::mem::take(&mut recovered.memory);
-    let (log, queue) = Log::<R>::new(memory, vote, config.bugs);
+    let (log, queue) = Log::<R>::new(memory, vote);
     let shared = (log.shared.clone(), queue);
     let segment_bytes = config.log.segment_bytes;
     let writer = Writer::<R>::new(

@@ -8,7 +8,6 @@ use openraft::raft::{
 };
 
 use super::Core;
-use crate::bugs::Bug;
 use crate::consensus::{
     Entry, SnapshotMeta, StoredMembership, TypeConfig, ballot, log_id, payload_from_v1, position,
     raft_membership, vote,
@@ -88,7 +87,7 @@ impl<R: AsyncRuntime> Core<R> {
 
     async fn serve_vote(&self, message: &Message) -> Result<v1::Reply, v1::Reply> {
         let request: v1::VoteRequest = message.decode()?;
-        if self.is_damaged() && !self.config.bugs.has(Bug::DamagedVotes) {
+        if self.is_damaged() {
             return Err(failed("this member lost a part of its log and may not vote yet"));
         }
         let rpc = VoteRequest::<TypeConfig<R>> {
@@ -127,7 +126,7 @@ impl<R: AsyncRuntime> Core<R> {
         if let Command::Transact { transaction, .. } = &command {
             transaction.validate().map_err(failed)?;
         }
-        Ok(match self.propose(command).await {
+        Ok(match self.propose(command, None).await {
             Ok(Reply::Outcome(outcome)) => v1::Reply::Outcome((&outcome).into()),
             Ok(Reply::Expired) => v1::Reply::Expired,
             Ok(Reply::NotKnownBy(member)) => v1::Reply::NotKnownBy(member.0),

@@ -1,4 +1,4 @@
-//! What controllers and the agent want of the API, as calls of its pipeline.
+//! Steps of a plan as calls of the API's pipeline.
 
 use podium_api::patch::Patch;
 use podium_api::pipeline::{DeleteOptions, Propagation as Deletion, WriteOptions};
@@ -8,7 +8,7 @@ use podium_control::{Propagation, Step};
 use podium_types::{ObjectKey, object};
 
 /// Makes one call. A [`Step::Event`] is none: the driver has made a call of it before.
-pub(crate) async fn make(pipeline: &Pipeline, user: &User, step: Step) -> CallResult {
+pub async fn make(pipeline: &Pipeline, user: &User, step: Step) -> CallResult {
     match attempt(pipeline, user, step).await {
         Ok(revision) => CallResult::Done { revision },
         Err(status) if status.outcome_unknown => CallResult::Unknown,
