@@ -5,7 +5,7 @@ MEMORY ?= 512
 NAME ?= demo
 SEED ?= 1
 STEPS ?= 3000
-SEEDS ?= 150
+SEEDS ?= 1000
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TARGET := x86_64-unknown-linux-gnu
@@ -34,7 +34,7 @@ if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRO
 	apt-get install -y -qq --no-install-recommends $$missing; fi
 endef
 
-.PHONY: help up down image test lint unit sim sim-all vm clean build-deps run-deps test-deps programs
+.PHONY: help up down image test lint unit sim sim-all planted vm clean build-deps run-deps test-deps programs
 help:
 	@echo "make up      boot a cluster in QEMU           (NODES=$(NODES) MEMORY=$(MEMORY) NAME=$(NAME))"
 	@echo "make down    shut it down"
@@ -70,6 +70,7 @@ test: test-deps
 	$(call stage,lint,$(MAKE) --no-print-directory lint)
 	$(call stage,unit,$(MAKE) --no-print-directory unit)
 	$(call stage,sim,$(MAKE) --no-print-directory sim-all)
+	$(call stage,planted,$(MAKE) --no-print-directory planted)
 	$(call stage,image,$(MAKE) --no-print-directory image)
 	$(call stage,vm,$(MAKE) --no-print-directory vm)
 
@@ -86,10 +87,16 @@ unit: test-deps
 	cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(~vm_)'
 
 sim:
-	cargo run --release --locked -p podium-sim -- --seed $(SEED) --steps $(STEPS) $(if $(filter command%,$(origin NODES)),--nodes $(NODES))
+	cargo run --release --locked -p podium-sim $(if $(BUG),--features planted-bugs) -- --seed $(SEED) --steps $(STEPS) \
+	$(if $(filter command%,$(origin NODES)),--nodes $(NODES)) $(if $(LOAD),--load $(LOAD)) $(if $(BUG),--bug $(BUG))
 
 sim-all:
 	cargo run --release --locked -p podium-sim -- run --seeds $(SEEDS)
+
+# Mistakes that are made on purpose, each of which must be found. Only the simulator is built with them, and never the node.
+planted:
+	cargo nextest run --release --locked -p podium-sim -p podium-control --features podium-sim/planted-bugs \
+	-E 'binary(planted) + test(planted::)'
 
 vm: test-deps
 	PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
