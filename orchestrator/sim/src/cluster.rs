@@ -105,6 +105,12 @@ impl Cluster {
         cluster
     }
 
+    /// Lets go of all nodes when the run is over. They hold the cluster that holds them, so it would stay in memory.
+    pub fn disband(&self) {
+        let nodes = std::mem::take(&mut *self.lock());
+        drop(nodes);
+    }
+
     /// What runs beside the store.
     #[must_use]
     pub fn load(&self) -> Load {

@@ -125,6 +125,7 @@ pub fn run(options: Options) -> Report {
     };
     drop(ledger);
     drop(executor);
+    cluster.disband();
     RUNNING.with(|running| *running.borrow_mut() = None);
     report
 }
