@@ -28,7 +28,7 @@ pub(crate) async fn run(cluster: Cluster, node: u16, store: SimStore) {
         settings: Settings::default(),
         port: API_PORT,
     };
-    podium_lead::run(leading, Arc::new(Here { cluster, node })).await
+    podium_lead::run(leading, Arc::new(Here { cluster, node })).await;
 }
 
 struct Here {
