@@ -176,7 +176,8 @@ impl Ledger {
         self.settle();
     }
 
-    /// A transaction was answered. `applied` is the highest revision that any member had applied by then.
+    /// A transaction was answered. `applied` is the highest revision that any member is seen to have applied by then; one that
+    /// applied more and lost power before its answer arrived is known by what it told.
     pub fn answered(
         &mut self,
         who: &str,
@@ -188,6 +189,7 @@ impl Ledger {
         match outcome {
             Outcome::Committed { revision } => self.committed(who, asked, transaction, revision.0),
             Outcome::Refused { guard, current } => {
+                let applied = applied.max(self.promised).max(self.history.end());
                 let claim = Claim::Refused {
                     who: who.to_owned(),
                     transaction: transaction.clone(),
@@ -295,4 +297,49 @@ pub(crate) fn same_record(record: &Record, known: &history::Known) -> bool {
 pub(crate) fn shown(value: &Bytes) -> String {
     let head = &value[..value.len().min(32)];
     String::from_utf8_lossy(head).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_store::{Guard, Operation, TransactionId};
+
+    use super::*;
+
+    fn transaction(id: u128, guards: Vec<Guard>, operations: Vec<Operation>) -> Transaction {
+        Transaction { id: TransactionId(id), guards, operations }
+    }
+
+    /// Member 1 deletes a key, refuses who needs it, and loses power before anybody sees how far it got.
+    #[test]
+    fn refusal_of_a_member_that_crashed_meanwhile_is_explained() {
+        let (key, value) = ("/a/1", Bytes::from("#1.0"));
+        let mut ledger = Ledger::default();
+        let put = Operation::Put { key: key.into(), value: value.clone() };
+        let asked = ledger.ask();
+        ledger.delivered("node 1", 1, vec![Fact { key: key.into(), value: Some(value) }]);
+        let outcome = Outcome::Committed { revision: Revision(1) };
+        ledger.answered("node 1", asked, &transaction(1, Vec::new(), vec![put]), &outcome, 1);
+        let asked = ledger.ask();
+        ledger.delivered("node 1", 2, vec![Fact { key: key.into(), value: None }]);
+        let refused = Outcome::Refused { guard: 0, current: None };
+        let needs = transaction(2, vec![Guard::Exists(key.into())], Vec::new());
+        ledger.answered("node 1", asked, &needs, &refused, 1);
+        assert_eq!(ledger.violation(), None);
+    }
+
+    #[test]
+    fn refusal_that_no_revision_explains_is_a_violation() {
+        let (key, value) = ("/a/1", Bytes::from("#1.0"));
+        let mut ledger = Ledger::default();
+        ledger.delivered("node 1", 1, vec![Fact { key: key.into(), value: Some(value.clone()) }]);
+        let put = Operation::Put { key: key.into(), value };
+        let asked = ledger.ask();
+        let outcome = Outcome::Committed { revision: Revision(1) };
+        ledger.answered("node 1", asked, &transaction(1, Vec::new(), vec![put]), &outcome, 1);
+        let asked = ledger.ask();
+        let refused = Outcome::Refused { guard: 0, current: None };
+        let needs = transaction(2, vec![Guard::Exists(key.into())], Vec::new());
+        ledger.answered("node 1", asked, &needs, &refused, 1);
+        assert!(matches!(ledger.violation(), Some(Violation::WrongRefusal { .. })));
+    }
 }

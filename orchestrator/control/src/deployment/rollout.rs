@@ -165,12 +165,13 @@ fn share(set: &Set, limits: &Limits) -> i32 {
     i32::try_from(size).unwrap_or(i32::MAX) - set.replicas
 }
 
-/// Recreate: the old ones to nothing; the new one to its size once no old pod is left.
+/// Recreate: the old ones to nothing; the new one to its size once no old pod is left, and none can come any more: a set that
+/// asks for pods makes up for those that somebody deleted.
 pub(super) fn recreate(sets: &mut Sets, limits: &Limits) {
-    let old_pods = sets.old_pods();
+    let old_ended = sets.old_pods() == 0 && sets.old.iter().all(|set| set.replicas == 0);
     sets.old.iter_mut().for_each(|set| set.replicas = 0);
     if let Some(new) = &mut sets.new
-        && (old_pods == 0 || new.replicas > limits.desired)
+        && (old_ended || new.replicas > limits.desired)
     {
         new.replicas = limits.desired;
     }

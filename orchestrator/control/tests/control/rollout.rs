@@ -179,6 +179,36 @@ fn recreate_starts_nothing_before_the_last_old_pod_is_gone() {
 }
 
 #[test]
+fn recreate_starts_nothing_while_an_old_set_still_asks_for_pods() {
+    for start in 0..8 {
+        let mut cluster = cluster(2);
+        let mut web = objects::deployment("web", 3, "image:1");
+        web["spec"]["strategy"] = json!({"type": "Recreate"});
+        cluster.put(web);
+        cluster.settle();
+        set_image(&mut cluster, "image:2");
+        // Nobody is left, and the old set would make up for them.
+        for (key, pod) in cluster.api.typed::<Pod>() {
+            let uid = pod.metadata.uid.unwrap_or_default();
+            let propagation = Propagation::Background;
+            cluster
+                .call(&Step::Delete { key, uid, grace_seconds: Some(0), propagation })
+                .expect("deleted");
+        }
+        // So many of what happened are seen at once: all of it, too.
+        cluster.turn(8 * start);
+        for choice in 0..500 {
+            cluster.turn(choice * 7 % 64);
+            let asked: i32 = sets(&cluster).iter().map(|(_, replicas, _)| replicas).sum();
+            assert!(asked <= 3, "{:?}", sets(&cluster));
+        }
+        cluster.settle();
+        assert_eq!(images(&cluster), vec!["image:2"; 3]);
+        assert_at_rest(&cluster);
+    }
+}
+
+#[test]
 fn rollout_that_cannot_start_stops_at_its_bounds_and_times_out() {
     let mut cluster = rolled_out(4, 1, 1);
     let spec = objects::pod_spec("image:2", 5000);
