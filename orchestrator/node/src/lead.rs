@@ -1,6 +1,7 @@
 //! What leading needs of this machine: its clock, where the API is, and who is heard.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;

@@ -47,7 +47,6 @@ mod workload;
 
 use std::process::ExitCode;
 
-use podium_lead::calls;
 use tracing_subscriber::EnvFilter;
 
 // Mistakes that the simulator can be told to make are never in a program that ships.
