@@ -72,7 +72,8 @@ planted! {
     lost_watch_event: Store, |violation| {
         matches!(violation, Violation::BrokenWatch { .. } | Violation::Contradiction { .. })
     };
-    reused_revision: Store, |violation| matches!(violation, Violation::BrokenWatch { .. });
+    // Two transactions at one revision: a watch goes back, or two tell of it differently, whoever is heard first.
+    reused_revision: Store, |violation| matches!(violation, Violation::BrokenWatch { .. }) || contradiction(violation);
     forgotten_transaction_id: Store, |violation| matches!(violation, Violation::Repeated { .. });
     skip_guard: Store, contradiction;
     // What was written behind the torn record is not found again: the members that have such a log never become whole.
