@@ -3,6 +3,7 @@
 //!
 //! Validation by the rules of a kind comes between the two lists; it belongs to `podium-types`.
 
+mod node_restriction;
 mod priority;
 mod service_account;
 
@@ -16,6 +17,7 @@ use crate::auth::User;
 use crate::registry::Resource;
 use crate::status::Status;
 
+pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
 pub use service_account::DefaultServiceAccount;
 
@@ -84,7 +86,7 @@ impl Default for Admission {
     fn default() -> Self {
         Self {
             mutating: vec![Arc::new(DefaultServiceAccount), Arc::new(Priority)],
-            validating: Vec::new(),
+            validating: vec![Arc::new(NodeRestriction)],
         }
     }
 }

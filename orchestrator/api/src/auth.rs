@@ -1,10 +1,13 @@
 //! Who asks, and what they may.
 //!
-//! Users come from certificates ([`certificate`]) or are parts of this program ([`User::system`]). The [`Authorizer`] is
-//! asked about every request, those of controllers too.
+//! Users come from certificates ([`certificate`]), are nodes whose key was checked ([`User::node`]), or are parts of this
+//! program ([`User::system`]). The [`Authorizer`] is asked about every request, those of controllers too.
 
 pub mod certificate;
+mod node;
 mod rules;
+
+use std::net::IpAddr;
 
 use futures::future::BoxFuture;
 use podium_store::View;
@@ -33,6 +36,8 @@ pub struct User {
     pub name: String,
     /// In the order of the certificate, then the one that tells whether anything was proven.
     pub groups: Vec<String>,
+    /// Where a machine is that speaks for itself, on a connection by its own key. Nobody else has this.
+    pub address: Option<IpAddr>,
 }
 
 impl User {
@@ -44,7 +49,14 @@ impl User {
     ) -> Self {
         let mut groups: Vec<String> = groups.into_iter().collect();
         groups.push(AUTHENTICATED.to_owned());
-        Self { name: name.into(), groups }
+        Self { name: name.into(), groups, address: None }
+    }
+
+    /// The node of this name, as its certificate would say. `address`: where its machine is, if it speaks for itself.
+    #[must_use]
+    pub fn node(name: &str, address: Option<IpAddr>) -> Self {
+        let user = Self::authenticated(format!("{NODE_PREFIX}{name}"), [NODES.to_owned()]);
+        Self { address, ..user }
     }
 
     /// The administrator.
@@ -62,13 +74,20 @@ impl User {
     /// Somebody who has proven nothing.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), groups: vec![UNAUTHENTICATED.to_owned()] }
+        let groups = vec![UNAUTHENTICATED.to_owned()];
+        Self { name: "system:anonymous".to_owned(), groups, address: None }
     }
 
     /// Whether they are in a group.
     #[must_use]
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|of| of == group)
+    }
+
+    /// The node that this is, and no part of a voter: its name.
+    #[must_use]
+    pub fn as_node(&self) -> Option<&str> {
+        self.name.strip_prefix(NODE_PREFIX).filter(|_| self.is_in(NODES) && !self.is_in(INTERNAL))
     }
 
     /// Whether they have proven nothing.
@@ -87,6 +106,8 @@ pub struct Attributes<'a> {
     pub verb: &'a str,
     /// On what.
     pub subject: Subject<'a>,
+    /// Of a collection: only objects whose fields are so (`spec.nodeName=n1`). Empty: all.
+    pub fields: &'a str,
 }
 
 /// What a request is about.

@@ -238,8 +238,17 @@ impl Pipeline {
         verb: &str,
         subject: Subject<'_>,
     ) -> Result<(), Status> {
-        let request = Attributes { user, verb, subject };
-        match self.authorizer.authorize(request, self.store.local()).await {
+        self.authorize_selection(Attributes { user, verb, subject, fields: "" }).await
+    }
+
+    async fn authorize_selection(&self, request: Attributes<'_>) -> Result<(), Status> {
+        let Attributes { user, verb, subject, .. } = request;
+        let mut decision = self.authorizer.authorize(request, self.store.local()).await;
+        if decision != Decision::Allow && user.as_node().is_some() {
+            // What a node may depends on the pods that are bound to it, and this server may know them later than the node.
+            decision = self.authorizer.authorize(request, self.view().await?).await;
+        }
+        match decision {
             Decision::Allow => Ok(()),
             Decision::Deny(_) if user.is_anonymous() => Err(Status::unauthorized()),
             Decision::Deny(reason) => Err(refusal(user, verb, subject, &reason)),
@@ -252,13 +261,24 @@ impl Pipeline {
         verb: &str,
         target: &Target<'_>,
     ) -> Result<(), Status> {
+        self.authorize_fields(user, verb, target, "").await
+    }
+
+    /// The same for those objects of a collection whose fields are so.
+    async fn authorize_fields(
+        &self,
+        user: &User,
+        verb: &str,
+        target: &Target<'_>,
+        fields: &str,
+    ) -> Result<(), Status> {
         let subject = Subject::Object {
             resource: target.resource,
             subresource: target.part_name(),
             namespace: target.namespace,
             name: target.name,
         };
-        self.authorize(user, verb, subject).await
+        self.authorize_selection(Attributes { user, verb, subject, fields }).await
     }
 
     /// Everything that anybody has been told is done.

@@ -146,7 +146,7 @@ impl Pipeline {
         target: &Target<'_>,
         options: &ListOptions,
     ) -> Result<Listing, Status> {
-        self.authorize_target(user, "list", target).await?;
+        self.authorize_fields(user, "list", target, &options.field_selector).await?;
         check_verb(target, Verb::List)?;
         let selection =
             Selection::parse(target.resource, &options.label_selector, &options.field_selector)?;

@@ -77,7 +77,7 @@ impl Pipeline {
         target: &Target<'_>,
         options: &WatchOptions,
     ) -> Result<Watcher, Status> {
-        self.authorize_target(user, "watch", target).await?;
+        self.authorize_fields(user, "watch", target, &options.field_selector).await?;
         check_verb(target, Verb::Watch)?;
         options.check()?;
         let resource = target.resource;

@@ -1,0 +1,218 @@
+//! What a node may ask for: Kubernetes' Node authorizer.
+//!
+//! A node reads Services, EndpointSlices, Namespaces, ServiceAccounts, Nodes and Machines; the pods that are bound to it, and
+//! the ConfigMaps and Secrets that those refer to, each by its name. It changes its own Node, Machine and Lease and the status
+//! of its pods, removes its pods, and makes Events.
+//!
+//! Here it is decided by who asks for what. Whether the pod is the node's, and which fields of its own objects it may change, is
+//! [`crate::admission::NodeRestriction`]'s to say, which sees the object that the write will meet.
+
+use podium_store::View;
+use podium_types::kind::resources;
+use podium_types::selector::FieldSelector;
+use podium_types::{Kind, ObjectKey, References, object};
+use serde_json::Value;
+
+/// Where the Leases of nodes are.
+const LEASES: &str = "kube-node-lease";
+
+/// What a node asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) kind: Kind,
+    pub(super) subresource: &'a str,
+    pub(super) namespace: &'a str,
+    /// Empty for collections.
+    pub(super) name: &'a str,
+    /// Of a collection: the field selector.
+    pub(super) fields: &'a str,
+}
+
+/// Whether the node may; the error is a reason for people, or empty.
+pub(super) fn may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> Result<(), String> {
+    let reads = matches!(verb, "get" | "list" | "watch");
+    let changes = matches!(verb, "update" | "patch");
+    let only = |allowed: bool| if allowed { Ok(()) } else { Err(String::new()) };
+    match asked.kind {
+        Kind::Service | Kind::EndpointSlice | Kind::Namespace | Kind::ServiceAccount => only(reads),
+        Kind::Node | Kind::Machine => match changes && asked.name != node {
+            true => Err(format!("node '{node}' may only change its own")),
+            false => only(reads || changes),
+        },
+        Kind::Lease if asked.namespace == LEASES => match verb {
+            // Its name is in the object.
+            "create" => Ok(()),
+            _ if asked.name == node => only(reads || changes || verb == "delete"),
+            _ => Err("can only access node lease with the same name as the requesting node".into()),
+        },
+        Kind::CoreEvent | Kind::Event => only(verb == "create" || changes),
+        Kind::Pod => match (asked.subresource, verb) {
+            ("" | "status", "get") => read_pod(node, asked, state),
+            ("", "list" | "watch") => select_pods(node, asked.fields),
+            ("", "delete") | ("status", "update" | "patch") => Ok(()),
+            _ => Err(String::new()),
+        },
+        Kind::ConfigMap | Kind::Secret => match (reads, asked.name) {
+            (false, _) => Err("can only read resources of this type".into()),
+            (true, "") => Err("can only read single resources of this type, by their names".into()),
+            (true, _) if refers(node, asked, state) => Ok(()),
+            (true, _) => Err(unrelated(node)),
+        },
+        Kind::Lease
+        | Kind::Deployment
+        | Kind::ReplicaSet
+        | Kind::Scale
+        | Kind::Binding
+        | Kind::Eviction
+        | Kind::Status
+        | Kind::DeleteOptions => Err(String::new()),
+    }
+}
+
+fn unrelated(node: &str) -> String {
+    format!("no relationship found between node '{node}' and this object")
+}
+
+/// A pod that is bound to the node; that there is none of the name, the node may know.
+fn read_pod(node: &str, asked: Asked<'_>, state: &View) -> Result<(), String> {
+    let key = ObjectKey::new(resources::PODS, asked.namespace, asked.name);
+    let Some(record) = state.get(&key.storage_key()) else { return Ok(()) };
+    let pod: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+    if is_on(node, &pod) { Ok(()) } else { Err(unrelated(node)) }
+}
+
+fn select_pods(node: &str, fields: &str) -> Result<(), String> {
+    let selector = FieldSelector::parse(Kind::Pod, fields);
+    if selector.is_ok_and(|selector| selector.exact("spec.nodeName") == Some(node)) {
+        return Ok(());
+    }
+    Err(format!("can only list/watch pods with the field selector spec.nodeName={node}"))
+}
+
+fn is_on(node: &str, pod: &Value) -> bool {
+    object::str_at(pod, &["spec", "nodeName"]) == Some(node)
+}
+
+/// Whether a pod on the node names the ConfigMap or Secret.
+fn refers(node: &str, asked: Asked<'_>, state: &View) -> bool {
+    let prefix = ObjectKey::prefix(&resources::PODS, Some(asked.namespace));
+    state.range(&prefix).any(|record| {
+        let Ok(pod) = serde_json::from_slice::<Value>(&record.value) else { return false };
+        is_on(node, &pod) && names(&pod["spec"], asked)
+    })
+}
+
+/// Whether a pod's spec refers to what is asked for.
+fn names(spec: &Value, asked: Asked<'_>) -> bool {
+    let References { config_maps, secrets } = References::of(spec);
+    match asked.kind {
+        Kind::Secret => secrets.contains(asked.name),
+        _ => config_maps.contains(asked.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_store::{EphemeralStore, Operation, StoreHandle, Transaction, TransactionId};
+    use serde_json::json;
+
+    use super::*;
+
+    /// With the pods `p` on n1, which refers to the ConfigMap `seen` and the Secret `key`, and `q` on n2.
+    fn state() -> View {
+        let store = EphemeralStore::default();
+        let pod = json!({"spec": {"nodeName": "n1", "volumes": [{"name": "v", "configMap": {"name": "seen"}}],
+            "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}]}});
+        let other = json!({"spec": {"nodeName": "n2", "containers": []}});
+        let put = |(name, pod): (&str, Value)| Operation::Put {
+            key: ObjectKey::new(resources::PODS, "default", name).storage_key().into(),
+            value: pod.to_string().into_bytes().into(),
+        };
+        let operations = [("p", pod), ("q", other)].map(put).to_vec();
+        let transaction = Transaction { id: TransactionId(1), guards: Vec::new(), operations };
+        futures::executor::block_on(store.transact(transaction)).expect("committed");
+        store.local()
+    }
+
+    /// `secrets/key`, `pods/p/status`, `pods?spec.nodeName=n1`
+    fn asks(node: &str, verb: &str, kind: Kind, path: &str) -> Result<(), String> {
+        let (path, fields) = path.split_once('?').unwrap_or((path, ""));
+        let (name, subresource) = path.split_once('/').unwrap_or((path, ""));
+        let namespace = match kind {
+            Kind::Node | Kind::Machine => "",
+            Kind::Lease => LEASES,
+            _ => "default",
+        };
+        may(node, verb, Asked { kind, subresource, namespace, name, fields }, &state())
+    }
+
+    fn ask(verb: &str, kind: Kind, path: &str) -> bool {
+        asks("n1", verb, kind, path).is_ok()
+    }
+
+    #[test]
+    fn a_node_reads_what_its_pods_refer_to_and_by_name_alone() {
+        assert!(ask("get", Kind::ConfigMap, "seen"));
+        assert!(!ask("get", Kind::ConfigMap, "other"));
+        assert!(ask("get", Kind::Secret, "key"));
+        assert!(!ask("get", Kind::Secret, "seen"), "that is a ConfigMap");
+        for verb in ["list", "watch"] {
+            assert!(!ask(verb, Kind::Secret, ""));
+            assert!(!ask(verb, Kind::ConfigMap, ""));
+        }
+        for verb in ["create", "update", "patch", "delete"] {
+            assert!(!ask(verb, Kind::Secret, "key"));
+        }
+        let refused = asks("n2", "get", Kind::Secret, "key").expect_err("it is n1's");
+        assert_eq!(refused, "no relationship found between node 'n2' and this object");
+    }
+
+    #[test]
+    fn a_node_reads_its_own_pods() {
+        assert!(ask("get", Kind::Pod, "p") && ask("get", Kind::Pod, "p/status"));
+        assert!(!ask("get", Kind::Pod, "q"));
+        assert!(ask("get", Kind::Pod, "gone"), "the answer is that there is none");
+        for verb in ["list", "watch"] {
+            assert!(ask(verb, Kind::Pod, "?spec.nodeName=n1,status.phase=Running"));
+            for all in ["", "?spec.nodeName=n2", "?spec.nodeName!=n1", "?status.phase=Running"] {
+                assert!(!ask(verb, Kind::Pod, all), "{verb} {all}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_makes_and_enters_no_pods() {
+        for (verb, path) in [
+            ("create", ""),
+            ("update", "p"),
+            ("patch", "p"),
+            ("deletecollection", "?spec.nodeName=n1"),
+            ("create", "p/binding"),
+            ("create", "p/eviction"),
+            ("create", "p/exec"),
+            ("get", "p/exec"),
+            ("create", "p/attach"),
+            ("get", "p/log"),
+        ] {
+            assert!(!ask(verb, Kind::Pod, path), "{verb} {path}");
+        }
+        assert!(!ask("create", Kind::Deployment, ""));
+    }
+
+    #[test]
+    fn a_node_changes_only_what_has_its_name() {
+        for kind in [Kind::Node, Kind::Machine] {
+            for path in ["n1", "n1/status"] {
+                assert!(ask("patch", kind, path) && ask("update", kind, path));
+            }
+            for path in ["n2", "n2/status"] {
+                assert!(!ask("patch", kind, path) && !ask("update", kind, path));
+            }
+            assert!(ask("watch", kind, "") && ask("get", kind, "n2"));
+            assert!(!ask("create", kind, ""), "a voter makes it, for who joins");
+            assert!(!ask("delete", kind, "n1"));
+        }
+        assert!(ask("update", Kind::Lease, "n1") && ask("create", Kind::Lease, ""));
+        assert!(!ask("update", Kind::Lease, "n2") && !ask("list", Kind::Lease, ""));
+    }
+}
