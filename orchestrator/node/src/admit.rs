@@ -6,12 +6,11 @@ use futures::future::BoxFuture;
 use podium_api::Pipeline;
 use podium_control::forming::{ClusterId, Machine};
 use podium_peer::Joined;
-use tokio::sync::watch;
 
 use crate::client::{SharedClient, Voter};
-use crate::directory::Directory;
 use crate::form::Places;
 use crate::place::Applicant;
+use crate::voters::Voters;
 
 /// What a place is given from.
 pub(crate) struct Admission {
@@ -21,10 +20,8 @@ pub(crate) struct Admission {
     pub(crate) cluster: ClusterId,
     /// Its authority's certificate.
     pub(crate) authority_pem: String,
-    /// This voter's public key.
-    pub(crate) key: Vec<u8>,
-    /// Those of the others.
-    pub(crate) directory: watch::Receiver<Directory>,
+    /// Whom the machine may trust.
+    pub(crate) voters: Voters,
 }
 
 impl Places for Admission {
@@ -38,15 +35,11 @@ impl Places for Admission {
                 error.to_string()
             })?;
             tracing::info!(%name, %pods, "a machine joined");
-            let mut voters = vec![self.key.clone()];
-            let directory = self.directory.borrow();
-            let others = directory.values().filter(|it| it.voter && it.key != self.key);
-            voters.extend(others.map(|entry| entry.key.clone()));
             Ok(Joined {
                 cluster: self.cluster,
                 authority_pem: self.authority_pem.clone(),
                 pods: pods.to_string(),
-                voters,
+                voters: self.voters.keys().into_iter().collect(),
             })
         })
     }

@@ -23,6 +23,7 @@ use crate::files;
 use crate::form::{self, Former, Founding};
 use crate::identity::Identity;
 use crate::standing::StandingFiles;
+use crate::voters::{self, Voters};
 
 /// Addresses at which other machines were found, in the folder of the identity.
 const HINTS: &str = "peers";
@@ -80,6 +81,10 @@ pub(crate) struct Cluster {
     pub(crate) store: Arc<Store<TokioRuntime>>,
     /// A worker's place.
     pub(crate) joined: Option<Joined>,
+    /// Where that is kept.
+    pub(crate) files: StandingFiles,
+    /// Who votes, and may speak for the cluster.
+    pub(crate) voters: Voters,
     /// The other machines.
     pub(crate) peers: Arc<Peers>,
     /// Answers the other machines.
@@ -137,7 +142,7 @@ impl Opened {
             name: meeting.name,
             public_key: identity.key.public().to_vec(),
         };
-        let places = files.clone();
+        let (places, voters) = (files.clone(), Voters::new([]));
         let former = Former::new(Founding {
             me,
             expect: options.expect,
@@ -148,6 +153,7 @@ impl Opened {
             patience: pace.patience,
             interval: pace.hello,
             trouble: meeting.trouble,
+            voters: voters.clone(),
         });
         let hints = folder.join(HINTS);
         let config = PeerConfig {
@@ -173,16 +179,19 @@ impl Opened {
             Standing::Worker(_) => {
                 store.shutdown().await;
                 tokio::spawn(greet(Arc::clone(&former), Arc::clone(&peers)));
-                Some(places.read_joined()?.context("this worker's place is gone")?)
+                let joined = places.read_joined()?.context("this worker's place is gone")?;
+                voters.are(joined.voters.clone());
+                Some(joined)
             }
             Standing::Member(_) | Standing::Blank { .. } => {
-                let members = store.status().membership.members;
-                peers.pin(form::pinned(id, members.values()));
+                let membership = store.status().membership;
+                peers.pin(form::pinned(id, membership.members.values()));
+                voters.are(voters::pinned(&membership));
                 tokio::spawn(keep(Arc::clone(&former), Arc::clone(&peers), id));
                 None
             }
         };
-        Ok(Cluster { identity, id, store, joined, peers, former })
+        Ok(Cluster { identity, id, store, joined, files: places, voters, peers, former })
     }
 }
 

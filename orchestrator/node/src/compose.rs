@@ -52,7 +52,8 @@ use crate::sessions::Sessions;
 use crate::sinks::{Events, Statuses};
 use crate::streams::everywhere::Everywhere;
 use crate::streams::local::Streams;
-use crate::worker::{self, AnyVoter, Remote};
+use crate::voters::Hearsay;
+use crate::worker::{self, AnyVoter, Desk, Remote};
 use crate::workload;
 
 const STATE: &str = "/var/lib/podium";
@@ -258,16 +259,15 @@ async fn voter(
     let pipeline = Pipeline::new(Arc::clone(&state), clock, ids, pipeline_config(config)?);
     let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), name));
     let key = cluster.identity.key.public().to_vec();
-    let applicant = Applicant { name: name.to_owned(), key: key.clone(), voter: true };
+    let applicant = Applicant { name: name.to_owned(), key, voter: true };
     let authority = Arc::new(Authority::obtain(&*state).await?);
     let node_pods = applicant.take(&client, || state.local(), no_place).await;
-    let directory = directory::follow(Arc::clone(&state));
+    let directory = directory::follow(Arc::clone(&state), &cluster.voters);
     let admission = Admission {
         pipeline: pipeline.clone(),
         cluster: cluster.id,
         authority_pem: authority.pem().to_owned(),
-        key,
-        directory: directory.clone(),
+        voters: cluster.voters.clone(),
     };
     // Nobody else sets it.
     let _ = cluster.former.places.set(Arc::new(admission));
@@ -279,15 +279,15 @@ async fn voter(
 fn worker(cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
     let mirror = Mirror::new(cluster.identity.member, HistoryLimits::default());
     let state: Arc<dyn StoreHandle> = Arc::new(mirror.clone());
-    let directory = directory::follow(Arc::clone(&state));
+    let directory = directory::follow(Arc::clone(&state), &cluster.voters);
     let dial = Arc::new(AnyVoter {
         peers: Arc::clone(&cluster.peers),
-        directory: directory.clone(),
-        first: joined.voters.clone(),
+        voters: cluster.voters.clone(),
         turn: AtomicUsize::new(0),
     });
     let client: SharedClient = Arc::new(Remote::new(dial.clone()));
-    tokio::spawn(async move { worker::follow(dial, mirror).await });
+    let mut hearsay = Hearsay::new(cluster.voters.clone(), joined.clone(), cluster.files.clone());
+    tokio::spawn(async move { worker::follow(dial, mirror, move |keys| hearsay.told(keys)).await });
     let pods: Cidr = joined.pods.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(Membership { state, client, directory, voter: None, node_pods: pods })
 }
@@ -401,7 +401,11 @@ impl Parts {
         let streams: Arc<dyn PodStreams> = Arc::new(Streams(agent.clone()));
         let sessions = Sessions {
             directory: self.directory.clone(),
-            pipeline: self.voter.as_ref().map(|voter| voter.pipeline.clone()),
+            voters: self.cluster.voters.clone(),
+            desk: self.voter.as_ref().map(|voter| Desk {
+                pipeline: voter.pipeline.clone(),
+                voters: self.cluster.voters.clone(),
+            }),
             board: Arc::clone(&board),
             streams: Arc::clone(&streams),
         };

@@ -1,4 +1,5 @@
-//! The cluster's machines, as the store knows them: keys, addresses, who votes.
+//! The cluster's machines, as the store knows them: keys and addresses. Who votes is not in the store's objects, see
+//! [`crate::voters`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use podium_types::machine::Machine;
 use tokio::sync::watch;
 
 use crate::follow::{Follower, News};
+use crate::voters::{Keys, Voters};
 
 /// What is known of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,21 +30,34 @@ pub(crate) struct Entry {
 /// All machines, by name.
 pub(crate) type Directory = BTreeMap<String, Entry>;
 
-/// Follows the Machine objects; the receiver has what there is now, and then every change.
-pub(crate) fn follow(store: Arc<dyn StoreHandle>) -> watch::Receiver<Directory> {
+/// Follows the Machine objects, and who votes; the receiver has what there is now, and then every change.
+pub(crate) fn follow(store: Arc<dyn StoreHandle>, voters: &Voters) -> watch::Receiver<Directory> {
     let (sender, receiver) = watch::channel(Directory::new());
+    let mut keys = voters.subscribe();
     tokio::spawn(async move {
         let mut machines = Follower::new(store, ObjectKey::prefix(&resources::MACHINES, None));
         while !sender.is_closed() {
-            let news = machines.next().await;
+            let news = tokio::select! {
+                news = machines.next() => Some(news),
+                Ok(()) = keys.changed() => None,
+            };
             sender.send_if_modified(|known| {
                 let before = known.clone();
-                learn(known, &news);
+                if let Some(news) = &news {
+                    learn(known, news);
+                }
+                mark(known, &keys.borrow_and_update());
                 before != *known
             });
         }
     });
     receiver
+}
+
+fn mark(known: &mut Directory, voters: &Keys) {
+    for entry in known.values_mut() {
+        entry.voter = voters.contains(&entry.key);
+    }
 }
 
 fn learn(known: &mut Directory, news: &News) {
@@ -86,7 +101,7 @@ fn entry(machine: &Machine) -> Entry {
             .filter(|address| address.type_ == "InternalIP")
             .filter_map(|address| address.address.parse().ok())
             .collect(),
-        voter: status.and_then(|status| status.voter).unwrap_or_default(),
+        voter: false,
     }
 }
 
@@ -107,19 +122,21 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_api_is_where_voters_are() {
-        let machine = |address: &str, voter: bool| -> Entry {
-            let object = json!({"metadata": {"name": "n"}, "spec": {"identityKey": "AQI="},
-                "status": {"voter": voter, "addresses": [
+    fn the_api_is_where_those_are_who_have_voters_keys() {
+        let machine = |address: &str, key: &[u8]| -> Entry {
+            let object = json!({"metadata": {"name": "n"}, "spec": {"identityKey": STANDARD.encode(key)},
+                "status": {"voter": true, "addresses": [
                     {"type": "InternalIP", "address": address}, {"type": "Hostname", "address": "n"}]}});
             entry(&from_value(&object).expect("a machine"))
         };
-        let directory = Directory::from([
-            ("n1".to_owned(), machine("10.77.0.99", true)),
-            ("n2".to_owned(), machine("10.77.0.12", true)),
-            ("n3".to_owned(), machine("10.77.0.13", false)),
+        let mut directory = Directory::from([
+            ("n1".to_owned(), machine("10.77.0.99", &[1])),
+            ("n2".to_owned(), machine("10.77.0.12", &[2])),
+            ("n3".to_owned(), machine("10.77.0.13", &[3])),
+            ("n4".to_owned(), machine("10.77.0.14", &[])),
         ]);
-        assert_eq!(directory["n2"].key, [1, 2]);
+        mark(&mut directory, &Keys::from([vec![1], vec![2]]));
+        assert_eq!(directory["n2"].key, [2]);
         let own = [IpAddr::from([10, 77, 0, 11])];
         let expected = [IpAddr::from([10, 77, 0, 11]), IpAddr::from([10, 77, 0, 12])];
         assert_eq!(servers(&directory, "n1", &own), expected);

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::standing::StandingFiles;
+use crate::voters::{self, Voters};
 
 /// Hellos by the keys of their machines.
 type Hellos = BTreeMap<Fingerprint, Heard>;
@@ -59,6 +60,8 @@ pub(crate) struct Founding {
     pub(crate) interval: Duration,
     /// One line on what is not well; none when all is.
     pub(crate) trouble: watch::Sender<Option<String>>,
+    /// Whom to trust; a member keeps it as its store's membership is.
+    pub(crate) voters: Voters,
 }
 
 /// See the module.
@@ -292,6 +295,7 @@ impl Former {
             heard.mark_unchanged();
             let status = self.founding.store.status();
             peers.pin(pinned(cluster, status.membership.members.values()));
+            self.founding.voters.are(voters::pinned(&status.membership));
             let now = (self.founding.clock)();
             if self.is_led(&status, now) {
                 led = now;

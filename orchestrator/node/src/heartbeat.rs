@@ -141,10 +141,12 @@ impl Board {
     }
 }
 
-/// Hears the node of this name, whose key has been checked, until its session ends.
+/// Hears the node of this name, whose key has been checked, until its session ends. All nodes beat to voters, so only a
+/// voter hears others than voters; what another says of them is passed over, so that it can keep nobody alive.
 pub(crate) async fn serve<S: Stream>(
     mut session: S,
     node: &str,
+    votes: bool,
     board: &Board,
 ) -> Result<(), FrameError> {
     let patience = board.timings.alone;
@@ -154,7 +156,8 @@ pub(crate) async fn serve<S: Stream>(
             heard => heard?,
         };
         let Said::V1 { ready, hears } = said;
-        let hears = hears.into_iter().map(|(name, age)| (name, Duration::from_millis(age)));
+        let hears = hears.into_iter().filter(|_| votes);
+        let hears = hears.map(|(name, age)| (name, Duration::from_millis(age)));
         board.heard(Beat { from: node.to_owned(), ready, hears: hears.collect() });
         frame::say(&mut session, &Noted::V1, patience).await?;
     }

@@ -42,6 +42,7 @@ mod sessions;
 mod sinks;
 mod standing;
 mod streams;
+mod voters;
 mod worker;
 mod workload;
 

@@ -32,7 +32,11 @@ impl Statuses {
 
     async fn attempt(&self, pod: &PodRef, ours: &PodStatus) -> Result<(), Attempt> {
         let key = key_of(pod);
-        let present = self.client.get(&key).await.map_err(ended)?;
+        let present = match self.client.get(&key).await {
+            // Another pod has the name now, on another node: nodes read no others' pods.
+            Err(refusal) if refusal.is("Forbidden") => None,
+            present => present.map_err(ended)?,
+        };
         let Some(mut present) = present.filter(|present| object::uid(present) == pod.uid) else {
             return Err(Attempt::Ended(SinkError::Gone));
         };

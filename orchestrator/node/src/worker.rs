@@ -8,7 +8,8 @@
 //!
 //! The voter sends what `podium_api::share` says is the node's, and carries out calls through the pipeline as
 //! `system:node:<name>`, so that the authorizer judges them like any client's. A session is opened by the node, by whatever
-//! way it has ([`Dial`]); the voter has checked the node's key before it serves.
+//! way it has ([`Dial`]); the voter has checked the node's key before it serves, and the node the voter's. Who votes, and so may
+//! be asked next time, the voter says too.
 
 mod client;
 mod dial;
@@ -23,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use client::Remote;
 pub(crate) use dial::AnyVoter;
 pub(crate) use follow::follow;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Desk, Visitor, serve};
 
 /// A session with another machine whose key was checked, before anything was said on it.
 pub(crate) trait Session: AsyncRead + AsyncWrite + Unpin + Send + 'static {}

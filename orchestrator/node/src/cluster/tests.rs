@@ -7,8 +7,11 @@ use std::time::Instant;
 use podium_api::pipeline::{Cidr as ApiCidr, Config as PipelineConfig, PodRange, ReadOptions};
 use podium_api::pipeline::{Target, WriteOptions};
 use podium_api::seams::{SystemClock, SystemIds};
+use podium_api::streams::{LogOptions, NoPodStreams};
 use podium_api::{Pipeline, User, bootstrap};
+use podium_control::health::Timings;
 use podium_link::Cidr;
+use podium_peer::Protocol;
 use podium_store::StoreHandle;
 use podium_types::ObjectKey;
 use podium_types::kind::resources;
@@ -20,7 +23,12 @@ use super::*;
 use crate::admit::Admission;
 use crate::authority::Authority;
 use crate::client::{SharedClient, Voter};
+use crate::directory::Directory;
+use crate::heartbeat::Board;
 use crate::place::Applicant;
+use crate::sessions::Sessions;
+use crate::streams::remote;
+use crate::voters::Keys;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const PORT: u16 = 26444;
@@ -176,6 +184,24 @@ impl Rack {
         });
     }
 
+    /// What one machine answers to another that asks for the log of a pod there. None has containers.
+    fn ask_for_log(&self, from: usize, to: usize) -> String {
+        let key = self.node(to).cluster.identity.key.public();
+        let peers = &self.node(from).cluster.peers;
+        let pod = json!({"metadata": {"namespace": "default", "name": "p", "uid": "u"}});
+        let asked = async {
+            let session = loop {
+                match peers.open(key, Protocol::Streams).await {
+                    Ok(session) => break session.stream,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            remote::logs(session, &pod, LogOptions::default()).await.err().map(|it| it.message)
+        };
+        let asked = async { tokio::time::timeout(DEADLINE, asked).await };
+        runtime().block_on(asked).expect("in time").expect("there is no log")
+    }
+
     fn revision(&self, at: usize) -> u64 {
         self.node(at).cluster.store.status().applied.0
     }
@@ -211,6 +237,14 @@ async fn start(
         Arc::new(SystemIds),
         config,
     );
+    let sessions = Sessions {
+        directory: watch::channel(Directory::new()).1,
+        voters: cluster.voters.clone(),
+        desk: None,
+        board: Board::new(&name, Timings::default(), Arc::new(SystemClock::default())),
+        streams: Arc::new(NoPodStreams),
+    };
+    assert!(cluster.former.sessions.set(Arc::new(sessions)).is_ok());
     if let Some(joined) = cluster.joined.clone() {
         let pods = joined.pods.parse().expect("a range");
         return (cluster, pipeline, joined.authority_pem, pods);
@@ -218,14 +252,13 @@ async fn start(
     let authority = Authority::obtain(&*store).await.expect("an authority").pem().to_owned();
     let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), &name));
     let key = cluster.identity.key.public().to_vec();
-    let applicant = Applicant { name, key: key.clone(), voter: true };
+    let applicant = Applicant { name, key, voter: true };
     let pods = applicant.take(&client, || store.local(), &trouble).await;
     let admission = Admission {
         pipeline: pipeline.clone(),
         cluster: cluster.id,
         authority_pem: authority.clone(),
-        key,
-        directory: crate::directory::follow(store),
+        voters: cluster.voters.clone(),
     };
     assert!(cluster.former.places.set(Arc::new(admission)).is_ok());
     (cluster, pipeline, authority, pods)
@@ -328,6 +361,16 @@ fn a_fourth_machine_joins_as_a_worker_and_keeps_its_place() {
     assert_eq!(worker.authority, rack.node(0).authority);
     assert!((0..3).all(|at| rack.node(at).pods != pods));
     assert_eq!(rack.node(0).cluster.store.status().membership.members.len(), 3);
+    let voters: Keys =
+        (0..3).map(|at| rack.node(at).cluster.identity.key.public().to_vec()).collect();
+    for at in 0..4 {
+        assert_eq!(rack.node(at).cluster.voters.keys(), voters, "as n{} knows them", at + 1);
+    }
+    for (from, to) in [(0, 3), (0, 1)] {
+        assert_eq!(rack.ask_for_log(from, to), "this server runs no containers");
+    }
+    let refused = rack.ask_for_log(3, 0);
+    assert!(refused.starts_with("the pod's node does not answer"), "{refused}");
     rack.off(3);
     rack.on(&[3], &all_good());
     assert_eq!((rack.node(3).cluster.id, rack.node(3).pods), (id, pods));

@@ -28,8 +28,8 @@ impl Reach for Pipes {
             let (relay_there, there) = tokio::io::duplex(4096);
             let cut = Arc::clone(&self.cut);
             tokio::spawn(relay(relay_here, relay_there, cut));
-            let from = self.from.clone();
-            tokio::spawn(async move { drop(serve(there, &from, &board).await) });
+            let (from, votes) = (self.from.clone(), self.from != "n3");
+            tokio::spawn(async move { drop(serve(there, &from, votes, &board).await) });
             Ok(Box::new(here) as Box<dyn Stream>)
         })
     }
@@ -116,13 +116,25 @@ async fn until(beats: &mut broadcast::Receiver<Beat>, what: impl Fn(&Beat) -> bo
 }
 
 #[tokio::test]
-async fn voters_hear_all_nodes_and_whom_they_hear() {
+async fn voters_hear_all_nodes_and_whom_other_voters_hear() {
     let room = room();
     let mut beats = room.boards["n1"].subscribe();
     let hears = |beat: &Beat, of: &str| beat.hears.contains_key(of);
     until(&mut beats, |beat| beat.from == "n2" && hears(beat, "n1") && hears(beat, "n3")).await;
-    let beat = until(&mut beats, |beat| beat.from == "n3" && hears(beat, "n2")).await;
+    let beat = until(&mut beats, |beat| beat.from == "n2" && hears(beat, "n3")).await;
     assert!(beat.ready && beat.hears.values().all(|age| *age < DEADLINE));
+    let says = async {
+        while !hears(&room.boards["n3"].beat(true), "n2") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, says).await.expect("n3 hears the answers of n2");
+    let mut beats = room.boards["n1"].subscribe();
+    // The first of them may have been made before.
+    for _ in 0..3 {
+        let beat = until(&mut beats, |beat| beat.from == "n3").await;
+        assert!(beat.ready && beat.hears.is_empty(), "it does not vote: {:?}", beat.hears);
+    }
 }
 
 #[tokio::test]
@@ -151,7 +163,7 @@ async fn stranger_that_says_nothing_known_is_not_heard() {
     let board = Board::new("n1", timings(), clock);
     let (mut here, there) = tokio::io::duplex(64);
     frame::say(&mut here, &(99_u8, "x"), DEADLINE).await.expect("written");
-    let ended = serve(there, "n2", &board).await;
+    let ended = serve(there, "n2", true, &board).await;
     assert!(matches!(ended, Err(FrameError::Malformed(_))));
     assert!(board.beat(true).hears.is_empty());
 }

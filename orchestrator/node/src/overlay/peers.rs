@@ -59,12 +59,18 @@ impl Peers {
         take(&mut self.nodes, news);
     }
 
-    /// Where packets should go. A range or a key that two have is the one's whose name is first.
+    /// Where packets should go. A range, a key or an address that two have is a voter's before a worker's, then the one's whose
+    /// name is first.
     pub(super) fn table(&self) -> Table {
         let mut table = Table::default();
         let (mut ranges, mut keys) = (vec![self.node_pods], BTreeSet::new());
         let mut hosts = BTreeSet::new();
-        for (name, machine) in &self.machines {
+        let votes = |machine: &Machine| {
+            machine.status.as_ref().and_then(|status| status.voter).unwrap_or_default()
+        };
+        let mut machines: Vec<_> = self.machines.iter().collect();
+        machines.sort_by_key(|(_, machine)| !votes(machine));
+        for (name, machine) in machines {
             let Some(node) = self.nodes.get(name).filter(|_| *name != self.own) else { continue };
             let mut pods = Vec::new();
             for cidr in pod_cidrs(node) {
@@ -252,6 +258,16 @@ mod tests {
         assert_eq!(table.peers["n3"].public_key, None);
         assert_eq!(table.peers["n3"].addresses, BTreeSet::new());
         assert_eq!(table.ignored.len(), 2, "{:?}", table.ignored);
+    }
+
+    #[test]
+    fn a_worker_takes_nothing_of_a_voter_by_its_name() {
+        let mut peers = peers();
+        peers.add("a-worker", 2, "10.244.1.0/24");
+        peers.add("n2", 2, "10.244.1.0/24");
+        let status = peers.machines.get_mut("n2").and_then(|machine| machine.status.as_mut());
+        status.expect("a status").voter = Some(true);
+        assert_eq!(peers.table().peers.keys().collect::<Vec<_>>(), ["n2"]);
     }
 
     #[test]

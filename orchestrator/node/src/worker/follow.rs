@@ -12,11 +12,15 @@ use super::{Dial, Session};
 /// Between a session that broke and the next: another voter is there at once, and none is soon.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Follows for ever. What the mirror holds stays while no voter answers: pods go on.
-pub(crate) async fn follow(dial: Arc<dyn Dial>, mirror: Mirror) -> ! {
+/// Follows for ever. What the mirror holds stays while no voter answers: pods go on. `voters` is told who votes.
+pub(crate) async fn follow(
+    dial: Arc<dyn Dial>,
+    mirror: Mirror,
+    mut voters: impl FnMut(Vec<Vec<u8>>) + Send,
+) -> ! {
     loop {
         let ended = match dial.dial().await {
-            Ok(session) => session_of(session, &mirror).await,
+            Ok(session) => session_of(session, &mirror, &mut voters).await,
             Err(reason) => reason,
         };
         tracing::warn!(reason = %ended, "this node does not follow the cluster; its pods go on");
@@ -25,7 +29,11 @@ pub(crate) async fn follow(dial: Arc<dyn Dial>, mirror: Mirror) -> ! {
 }
 
 /// Follows one voter; returns why that ended.
-async fn session_of(mut session: impl Session, mirror: &Mirror) -> String {
+async fn session_of(
+    mut session: impl Session,
+    mirror: &Mirror,
+    voters: &mut (impl FnMut(Vec<Vec<u8>>) + Send),
+) -> String {
     if let Err(error) = frame::say(&mut session, &Ask::Follow, PATIENCE).await {
         return error.to_string();
     }
@@ -50,6 +58,10 @@ async fn session_of(mut session: impl Session, mirror: &Mirror) -> String {
             News::Changes { revision, changes } if whole => {
                 let changes: Vec<MirrorChange> = changes.into_iter().map(Into::into).collect();
                 mirror.apply(Revision(revision), changes)
+            }
+            News::Voters(keys) => {
+                voters(keys);
+                true
             }
             News::Part(_) | News::Whole { .. } | News::Changes { .. } => {
                 return "the voter speaks out of turn".to_owned();

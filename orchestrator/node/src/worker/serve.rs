@@ -1,16 +1,20 @@
 //! The voter's side: the node's share of the state, and its calls.
 
+use std::net::IpAddr;
+
 use futures::FutureExt as _;
 use podium_api::pipeline::ReadOptions;
 use podium_api::share::Share;
-use podium_api::{Pipeline, Status, Target, User, auth};
+use podium_api::{Pipeline, Status, Target, User};
 use podium_peer::frame::{self, FrameError};
 use podium_store::{Revision, StoreError, View, Watch};
 use podium_types::ObjectKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, split};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::wire::{Answer, Ask, Change, FRAME_BYTES, News, PART_BYTES, PATIENCE, Put, REMINDER};
+use crate::voters::{Keys, Voters};
 use podium_lead::calls;
 
 /// All objects.
@@ -29,17 +33,34 @@ pub(crate) enum ServeError {
     Watch(#[from] podium_store::WatchError),
 }
 
-/// Serves one session of the node of this name, whose key has been checked, to its end.
+/// What a voter serves nodes from.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    /// Their share of the state, and their calls.
+    pub(crate) pipeline: Pipeline,
+    /// Whom they may trust.
+    pub(crate) voters: Voters,
+}
+
+/// A node whose key has been checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    /// Its name.
+    pub(crate) node: String,
+    /// Where it speaks from.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Serves one session of a node to its end.
 pub(crate) async fn serve<S>(
     mut stream: S,
-    pipeline: &Pipeline,
-    node: &str,
+    desk: &Desk,
+    visitor: &Visitor,
 ) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let user =
-        User::authenticated(format!("{}{node}", auth::NODE_PREFIX), [auth::NODES.to_owned()]);
+    let (pipeline, user) = (&desk.pipeline, User::node(&visitor.node, visitor.address));
     loop {
         // No time limit: a node keeps sessions for its next call.
         let bytes = match frame::read(&mut stream, FRAME_BYTES).await {
@@ -47,7 +68,7 @@ where
             read => read?,
         };
         let answer = match postcard::from_bytes(&bytes).map_err(FrameError::from)? {
-            Ask::Follow => return send_share(stream, pipeline, node).await,
+            Ask::Follow => return send_share(stream, desk, &visitor.node).await,
             Ask::Get { key } => get(pipeline, &user, &key.into()).await,
             call => make(pipeline, &user, call).await,
         };
@@ -79,23 +100,29 @@ fn refused(status: Status) -> Answer {
     crate::client::Refusal::from(status).into()
 }
 
-async fn send_share<S>(stream: S, pipeline: &Pipeline, node: &str) -> Result<(), ServeError>
+async fn send_share<S>(stream: S, desk: &Desk, node: &str) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut incoming, mut outgoing) = split(stream);
-    let store = pipeline.store();
+    let store = desk.pipeline.store();
+    let mut voters = desk.voters.subscribe();
     let mut share = Share::new(node);
     // Not older than anything that was acknowledged, so that a node that comes from another voter never goes back.
     let view = store.read().await?;
     let mut watch = store.watch(ROOT, view.revision())?;
     let send = async {
+        frame::say(&mut outgoing, &told(&mut voters), PATIENCE).await?;
         send_whole(&mut outgoing, &mut share, &view).await?;
         drop(view);
         loop {
             let (revision, changes) = gather(&mut watch, &mut share, || store.local()).await?;
             let news = News::Changes { revision: revision.0, changes };
             frame::say(&mut outgoing, &news, PATIENCE).await?;
+            // Heard with the next reminder at the latest; the voters change seldom.
+            if voters.has_changed().unwrap_or_default() {
+                frame::say(&mut outgoing, &told(&mut voters), PATIENCE).await?;
+            }
         }
     };
     tokio::select! {
@@ -103,6 +130,10 @@ where
         // The node says nothing more; that it is gone is heard at once.
         _ = incoming.read_u8() => Ok(()),
     }
+}
+
+fn told(voters: &mut watch::Receiver<Keys>) -> News {
+    News::Voters(voters.borrow_and_update().iter().cloned().collect())
 }
 
 async fn send_whole(

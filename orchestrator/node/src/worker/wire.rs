@@ -69,7 +69,7 @@ pub(super) enum Answer {
     Refused { code: u16, reason: String, message: String },
 }
 
-/// To [`Ask::Follow`]: parts of the share, then that it is whole, then changes.
+/// To [`Ask::Follow`]: parts of the share, then that it is whole, then changes; and who votes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum News {
     Part(Vec<Put>),
@@ -81,6 +81,8 @@ pub(super) enum News {
         revision: u64,
         changes: Vec<Change>,
     },
+    /// The public keys of all who vote; said first, and whenever it changes.
+    Voters(Vec<Vec<u8>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

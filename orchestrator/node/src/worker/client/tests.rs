@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::follow::follow;
-use super::super::serve;
+use super::super::{Desk, Visitor, serve};
 use super::*;
+use crate::voters::Voters;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Voter {
     store: EphemeralStore,
     pipeline: Pipeline,
+    voters: Voters,
     sessions: Mutex<Option<JoinSet<()>>>,
     transactions: AtomicU64,
 }
@@ -34,7 +36,9 @@ impl Voter {
         let pipeline =
             Pipeline::new(Arc::new(store.clone()), clock, Arc::new(SystemIds), Config::default());
         let sessions = Mutex::new(Some(JoinSet::new()));
-        let voter = Arc::new(Self { store, pipeline, sessions, transactions: AtomicU64::new(0) });
+        let voters = Voters::new([vec![1]]);
+        let transactions = AtomicU64::new(0);
+        let voter = Arc::new(Self { store, pipeline, voters, sessions, transactions });
         voter.put(
             resources::NAMESPACES,
             "default",
@@ -84,8 +88,9 @@ impl Dial for Way {
             let mut sessions = self.0.sessions.lock().expect("it");
             let sessions = sessions.as_mut().ok_or("the cable is cut")?;
             let (here, there) = tokio::io::duplex(4096);
-            let pipeline = self.0.pipeline.clone();
-            sessions.spawn(async move { drop(serve(there, &pipeline, "n1").await) });
+            let desk = Desk { pipeline: self.0.pipeline.clone(), voters: self.0.voters.clone() };
+            let visitor = Visitor { node: "n1".to_owned(), address: None };
+            sessions.spawn(async move { drop(serve(there, &desk, &visitor).await) });
             Ok(Box::new(here) as Box<dyn Session>)
         })
     }
@@ -158,7 +163,7 @@ async fn a_mirror_follows_its_share_over_cuts_without_a_gap() {
     voter.put_pod("b", "n2", "none");
     let mirror = Mirror::new(MemberId(1), HistoryLimits::default());
     let mut watch = mirror.watch("", Revision::ZERO).expect("a watch");
-    let following = tokio::spawn(follow(Arc::new(Way(Arc::clone(&voter))), mirror.clone()));
+    let following = tokio::spawn(follow(Arc::new(Way(Arc::clone(&voter))), mirror.clone(), drop));
     let seen = async |watch: &mut podium_store::Watch, count: usize| {
         let mut names = Vec::new();
         for _ in 0..count {
@@ -193,7 +198,7 @@ async fn an_object_larger_than_a_part_arrives() {
     voter.put_pod("b", "n1", "larger");
     let mirror = Mirror::new(MemberId(1), HistoryLimits::default());
     let mut watch = mirror.watch("", Revision::ZERO).expect("a watch");
-    let following = tokio::spawn(follow(Arc::new(Way(Arc::clone(&voter))), mirror.clone()));
+    let following = tokio::spawn(follow(Arc::new(Way(Arc::clone(&voter))), mirror.clone(), drop));
     timeout(LIMIT, watch.next()).await.expect("in time").expect("an event");
     let records = mirror.local();
     for name in ["large", "larger"] {
@@ -201,5 +206,21 @@ async fn an_object_larger_than_a_part_arrives() {
         let secret: Value = serde_json::from_slice(&record.value).expect("JSON");
         assert_eq!(object::str_at(&secret, &["data", "k"]).map(str::len), Some(data.len()));
     }
+    following.abort();
+}
+
+#[tokio::test]
+async fn a_node_hears_at_once_who_votes_and_then_every_change() {
+    let voter = Voter::new();
+    let mirror = Mirror::new(MemberId(1), HistoryLimits::default());
+    let (heard, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let following =
+        follow(Arc::new(Way(Arc::clone(&voter))), mirror, move |keys| drop(heard.send(keys)));
+    let following = tokio::spawn(following);
+    let mut next = async || timeout(LIMIT, told.recv()).await.expect("in time").expect("it runs");
+    assert_eq!(next().await, [vec![1]]);
+    assert!(voter.voters.are([vec![2], vec![3]]));
+    voter.put_pod("a", "n1", "secret");
+    assert_eq!(next().await, [vec![2], vec![3]]);
     following.abort();
 }
