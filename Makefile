@@ -97,7 +97,7 @@ sim-all:
 # Mistakes that are made on purpose, each of which must be found. Only the simulator is built with them, and never the node.
 planted:
 	cargo nextest run --release --locked --no-fail-fast -p podium-sim -p podium-control --features podium-sim/planted-bugs \
-	-E 'binary(planted) + test(planted::)'
+	--test planted --test control -E 'binary(planted) + test(planted::)'
 
 # The data path's own tests run on the shipped kernel, too: it has what the host's may lack.
 DATAPLANE_TESTS = $$(cargo test --release --locked --no-run --message-format json -p podium-dataplane --test kernel | \
@@ -106,10 +106,10 @@ DATAPLANE_TESTS = $$(cargo test --release --locked --no-run --message-format jso
 vm: test-deps
 	PODIUM_DATAPLANE_TESTS=$(DATAPLANE_TESTS) PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
 
-# Ten minutes on a machine that does nothing else; a busy one gives figures that mean nothing.
+# Forty minutes on a machine that does nothing else; a busy one gives figures that mean nothing. PARTS=boot,store for some.
 bench: image test-deps
 	cargo build --release --locked -p podium-qemu-tests -p podium-store --example bench --example bare_init --example commit_rate
-	$(RELEASE)/examples/bench --image $(IMAGE) --programs $(RELEASE) --page docs/benchmarks.md
+	$(RELEASE)/examples/bench --image $(IMAGE) --programs $(RELEASE) --page docs/benchmarks.md $(if $(PARTS),--only $(PARTS))
 
 clean:
 	rm -rf .podium/clusters .podium/image

@@ -143,29 +143,24 @@ fn phase(line: &str) -> Option<(f64, &str, f64)> {
 
 /// Seconds until the program that does nothing is process 1.
 fn boot_bare(bench: &Bench) -> anyhow::Result<f64> {
-    let started = Instant::now();
-    let mut bare = Bare::start(bench, "")?;
-    let mut at = 0.0;
-    follow(&bare.console, |line| {
-        at = started.elapsed().as_secs_f64();
-        line.contains("bare: process 1")
-    })?;
-    if bare.process.wait_for(LIMIT)?.is_none() {
-        bail!("the bare machine did not power off");
-    }
+    let mut bare = Bare::start(bench, "bare", "")?;
+    let at = bare.process_1()?;
+    bare.wait_off()?;
     Ok(at)
 }
 
 /// The image's kernel with `bare_init`: as much memory and as many processors, no disk and no link.
 pub(crate) struct Bare {
+    started: Instant,
     pub(crate) process: Child,
     pub(crate) console: PathBuf,
 }
 
 impl Bare {
-    pub(crate) fn start(bench: &Bench, words: &str) -> anyhow::Result<Self> {
-        let console = bench.folder.join("bare.log");
-        let initramfs = bench.folder.join("bare.cpio");
+    /// `name` is one of several at a time; `words` go onto the kernel's command line.
+    pub(crate) fn start(bench: &Bench, name: &str, words: &str) -> anyhow::Result<Self> {
+        let console = bench.folder.join(format!("{name}.log"));
+        let initramfs = bench.folder.join(format!("{name}.cpio"));
         let _ = std::fs::remove_file(&console);
         std::fs::write(&initramfs, archive(&bench.programs.join("examples/bare_init"))?)?;
         let line = format!("{} {words}", bench.image.command_line());
@@ -182,7 +177,26 @@ impl Bare {
             .arg(&initramfs)
             .args(["-append", &line])
             .stdin(Stdio::null());
-        Ok(Self { process: Child::spawn(command)?, console })
+        let started = Instant::now();
+        Ok(Self { started, process: Child::spawn(command)?, console })
+    }
+
+    /// Seconds from its start until its program was process 1; waits for that.
+    pub(crate) fn process_1(&self) -> anyhow::Result<f64> {
+        let mut at = 0.0;
+        follow(&self.console, |line| {
+            at = self.started.elapsed().as_secs_f64();
+            line.contains("bare: process 1")
+        })?;
+        Ok(at)
+    }
+
+    /// Waits until it has powered off.
+    pub(crate) fn wait_off(&mut self) -> anyhow::Result<()> {
+        if self.process.wait_for(LIMIT)?.is_none() {
+            bail!("the bare machine did not power off");
+        }
+        Ok(())
     }
 }
 

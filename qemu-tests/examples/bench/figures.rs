@@ -68,12 +68,11 @@ pub(crate) fn host(bench: &Bench) -> anyhow::Result<String> {
     let version =
         String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
     Ok(format!(
-        "\nHost: {processors} processors ({}), {memory} GiB, Linux {}; {version}, {:?}. Guest: 2 processors, 512 MiB. The \
-         host's load was {} at the start.\n",
+        "\nHost: {processors} processors ({}), {memory} GiB, Linux {}; {version}, {:?}. Guests: 2 processors, \
+         512 MiB where nothing else is said.\n",
         model.map_or("unknown", |(_, model)| model),
         read("/proc/sys/kernel/osrelease").trim(),
         bench.accelerator,
-        load_average(),
     ))
 }
 

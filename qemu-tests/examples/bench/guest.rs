@@ -1,6 +1,5 @@
 //! A machine that is up: what it takes when idle, and how fast it starts pods.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc;
@@ -12,40 +11,18 @@ use podium_qemu_tests::process::Child;
 
 use crate::Bench;
 use crate::boot::{Bare, follow};
-use crate::figures::{Table, judged, median, processor_seconds, quantile, spread};
+use crate::figures::{Table, judged, processor_seconds, quantile, spread};
+use crate::memory::{self, Memory};
 
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// Registration, the first leases and the kernel's own late work are over by then.
-const SETTLE: Duration = Duration::from_secs(15);
+pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 const IDLE_WINDOWS: usize = 6;
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
-const MEMORY_SAMPLES: usize = 5;
 const PODS: usize = 50;
 const MEMORY_GOAL_MIB: f64 = 48.0;
 /// The kubectl that starts the pods.
 const KUBECTL: u32 = 37;
-
-/// Sees every process of the machine, and the machine's memory.
-const PROBE: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: probe}
-spec:
-  hostPID: true
-  hostNetwork: true
-  terminationGracePeriodSeconds: 0
-  containers:
-  - {name: probe, image: busybox, command: [sleep, "100000"], securityContext: {privileged: true}}
-"#;
-
-/// Proportional set sizes (proc(5), smaps_rollup) by process name, then three lines of meminfo, in KiB.
-const LOOK: &str = r#"
-for p in /proc/[0-9]*; do
-  pss=$(awk '/^Pss:/ {print $2}' $p/smaps_rollup 2>/dev/null)
-  [ -n "$pss" ] && echo "$(cat $p/comm) ${p#/proc/} $pss"
-done
-awk '/^(MemTotal|MemAvailable|Shmem):/ {sub(":", "", $1); print $1, 0, $2}' /proc/meminfo
-"#;
 
 pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
     let bare = idle_bare(bench)?;
@@ -56,18 +33,15 @@ pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
     std::thread::sleep(SETTLE);
     let process = bench.cluster.machine(0).process_id().context("the machine is off")?;
     let idle = idle_windows(process)?;
-    kubectl.feed(&["apply", "-f", "-"], PROBE)?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/probe", "--timeout=120s"])?;
-    std::thread::sleep(SETTLE);
-    let memory = memory(&kubectl)?;
-    kubectl.run(&["delete", "pod/probe", "--timeout=60s"])?;
+    let node = kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
+    let memory = memory_table(&memory::measure(&kubectl, &node)?);
     let pods = pods(&kubectl)?;
     bench.cluster.shut_down(LIMIT)?;
     Ok(memory + &idle_table(&bare, &idle) + &pods)
 }
 
 fn idle_bare(bench: &Bench) -> anyhow::Result<Vec<f64>> {
-    let bare = Bare::start(bench, "bare.stay")?;
+    let bare = Bare::start(bench, "bare", "bare.stay")?;
     follow(&bare.console, |line| line.contains("bare: stays"))?;
     std::thread::sleep(SETTLE);
     idle_windows(bare.process.id())
@@ -94,54 +68,22 @@ fn idle_table(bare: &[f64], podium: &[f64]) -> String {
     table.finish()
 }
 
-fn memory(kubectl: &Kubectl) -> anyhow::Result<String> {
-    let mut all: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for _ in 0..MEMORY_SAMPLES {
-        let text = kubectl.feed(&["exec", "-i", "probe", "--", "sh"], LOOK)?;
-        let mut sample: BTreeMap<&str, f64> = BTreeMap::new();
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            let (name, process) =
-                (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            let kibibytes: f64 = words.next().and_then(|it| it.parse().ok()).unwrap_or_default();
-            let name = match (name, process) {
-                ("init", "1") => "`init`",
-                ("init", _) => "`init net`",
-                ("node", _) => "`node`",
-                // libcontainer runs from a sealed copy of the program, which the kernel names so.
-                ("shim" | "exe", _) => "`shim`, of one pod",
-                ("MemTotal", _) => "total",
-                ("MemAvailable", _) => "available",
-                ("Shmem", _) => "of it the root file system and other tmpfs",
-                _ => continue,
-            };
-            *sample.entry(name).or_default() += kibibytes / 1024.0;
-        }
-        for (name, value) in sample {
-            all.entry(name).or_default().push(value);
-        }
-    }
-    let value = |name: &str| all.get(name).map_or(0.0, |values| median(values));
+fn memory_table(used: &Memory) -> String {
     let mut table = Table::new(
         "Memory, idle with one pod: MiB, medians of five; processes by proportional set size",
         &["what", "MiB", "goal"],
     );
-    let together = value("`init`") + value("`init net`") + value("`node`");
-    for name in ["`init`", "`init net`", "`node`"] {
-        table.row(&[name.to_owned(), format!("{:.1}", value(name)), String::new()]);
+    let mut row = |name: &str, value: f64, goal: String| {
+        table.row(&[name.to_owned(), format!("{value:.1}"), goal]);
+    };
+    for name in memory::PROCESSES {
+        row(name, used.of(name), String::new());
     }
-    table.row(&[
-        "these together".to_owned(),
-        format!("{together:.1}"),
-        judged(together, MEMORY_GOAL_MIB, "MiB"),
-    ]);
-    let shim = "`shim`, of one pod";
-    table.row(&[shim.to_owned(), format!("{:.1}", value(shim)), String::new()]);
-    let used = value("total") - value("available");
-    table.row(&["MemTotal − MemAvailable".to_owned(), format!("{used:.1}"), String::new()]);
-    let files = "of it the root file system and other tmpfs";
-    table.row(&[files.to_owned(), format!("{:.1}", value(files)), String::new()]);
-    Ok(table.finish())
+    row("these together", used.together(), judged(used.together(), MEMORY_GOAL_MIB, "MiB"));
+    row(memory::SHIM, used.of(memory::SHIM), String::new());
+    row("MemTotal − MemAvailable", used.taken(), String::new());
+    row(memory::FILES, used.of(memory::FILES), String::new());
+    table.finish()
 }
 
 /// A pod at a time, from `kubectl apply` to the watch that says Running, and gone again before the next.

@@ -1,16 +1,20 @@
 //! The figures of docs/benchmarks.md, measured again: `make bench`.
 //!
-//! Each part boots or starts what it needs, takes medians of five or more, and gives a table; the page keeps its prose, and the
-//! tables between its two marks are replaced. Goals stand beside what they judge, so that a miss is seen here first.
+//! Each part boots or starts what it needs, takes medians of five or more, and gives its tables; the page keeps its prose, and
+//! what stands between a part's two marks is replaced. Goals stand beside what they judge, so that a miss is seen here first.
 //!
 //! Elsewhere: how a cluster is made (the rig), and what the figures mean (the page).
 
 mod boot;
 mod etcd;
 mod figures;
+mod forming;
 mod guest;
+mod losses;
+mod memory;
 mod sizes;
 mod store;
+mod throughput;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,8 +26,18 @@ use podium_qemu_tests::boot::OsImage;
 use podium_qemu_tests::layout::Layout;
 use podium_qemu_tests::{Cluster, ClusterOptions};
 
-const BEGIN: &str = "<!-- figures: begin -->";
-const END: &str = "<!-- figures: end -->";
+type Part = fn(&mut Bench) -> anyhow::Result<String>;
+
+/// In the order of the page.
+const PARTS: [(&str, Part); 7] = [
+    ("sizes", sizes::measure),
+    ("boot", boot::measure),
+    ("guest", guest::measure),
+    ("store", store::measure),
+    ("forming", forming::measure),
+    ("losses", losses::measure),
+    ("throughput", throughput::measure),
+];
 
 /// Measures Podium's figures.
 #[derive(Parser)]
@@ -37,14 +51,16 @@ struct Arguments {
     /// The page to write the tables into.
     #[arg(long)]
     page: Option<PathBuf>,
-    /// Only these parts: boot, guest, store, sizes.
-    #[arg(long, value_delimiter = ',', default_value = "boot,guest,store,sizes")]
+    /// Only these parts, of sizes, boot, guest, store, forming, losses and throughput; all if left out.
+    #[arg(long, value_delimiter = ',', value_parser = PARTS.map(|(name, _)| name))]
     only: Vec<String>,
 }
 
 /// What the parts share.
 struct Bench {
     image: OsImage,
+    /// Its folder.
+    image_folder: PathBuf,
     programs: PathBuf,
     cluster: Cluster,
     accelerator: Accelerator,
@@ -54,53 +70,57 @@ struct Bench {
     folder: PathBuf,
 }
 
+impl Bench {
+    /// Options of a cluster of its own, on blank disks.
+    fn options(&self, name: &str, machines: u16) -> anyhow::Result<ClusterOptions> {
+        let layout = Layout::new(Path::new(".podium"), name)?;
+        let _ = std::fs::remove_dir_all(layout.cluster());
+        let options = ClusterOptions::new(layout, self.image_folder.clone());
+        Ok(ClusterOptions { machines, accelerator: Some(self.accelerator), ..options })
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let began = Instant::now();
     let layout = Layout::new(Path::new(".podium"), "bench")?;
     let _ = std::fs::remove_dir_all(layout.cluster());
     let options = ClusterOptions::new(layout.clone(), arguments.image.clone());
     let cluster = Cluster::prepare(&options)?;
     let mut bench = Bench {
         image: OsImage::open(&arguments.image)?,
+        image_folder: arguments.image,
         programs: arguments.programs,
         accelerator: cluster.accelerator().0,
         cluster,
         cache: layout.cache(),
         folder: layout.cluster(),
     };
-    let mut report = figures::host(&bench)?;
-    type Part = fn(&mut Bench) -> anyhow::Result<String>;
-    let parts: [(&str, Part); 4] = [
-        ("sizes", sizes::measure),
-        ("boot", boot::measure),
-        ("guest", guest::measure),
-        ("store", store::measure),
-    ];
-    for (name, part) in parts {
-        if arguments.only.iter().any(|only| only == name) {
-            let text = part(&mut bench)
-                .with_context(|| format!("{name}\n{}", bench.cluster.consoles()))?;
-            println!("{text}");
-            report.push_str(&text);
+    let put = |name: &str, text: &str| -> anyhow::Result<()> {
+        println!("{text}");
+        let Some(page) = &arguments.page else { return Ok(()) };
+        let old = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
+        std::fs::write(page, replaced(&old, name, text)?)?;
+        Ok(())
+    };
+    put("host", &figures::host(&bench)?)?;
+    for (name, part) in PARTS {
+        if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == name) {
+            continue;
         }
+        let (began, load) = (Instant::now(), figures::load_average());
+        let tables =
+            part(&mut bench).with_context(|| format!("{name}\n{}", bench.cluster.consoles()))?;
+        let took = began.elapsed().as_secs();
+        let text = format!("{tables}\nThe host's load was {load} before; it took {took} s.\n");
+        put(name, &text)?;
     }
-    let load = figures::load_average();
-    report.push_str(&format!(
-        "\nMeasured in {} s; the host's load was {load} at the end.\n",
-        began.elapsed().as_secs()
-    ));
-    if let Some(page) = arguments.page {
-        let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-        std::fs::write(&page, replaced(&text, &report)?)?;
-    }
-    println!("{report}");
     Ok(())
 }
 
-/// The page with what stands between its marks replaced.
-fn replaced(page: &str, report: &str) -> anyhow::Result<String> {
-    let (before, rest) = page.split_once(BEGIN).context("the page has no mark for the begin")?;
-    let (_, after) = rest.split_once(END).context("the page has no mark for the end")?;
-    Ok(format!("{before}{BEGIN}\n{report}{END}{after}"))
+/// The page with what stands between a part's marks replaced.
+fn replaced(page: &str, name: &str, text: &str) -> anyhow::Result<String> {
+    let [begin, end] = ["begin", "end"].map(|which| format!("<!-- {name}: {which} -->"));
+    let (before, rest) = page.split_once(&begin).with_context(|| format!("no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("no {end}"))?;
+    Ok(format!("{before}{begin}\n{text}{end}{after}"))
 }

@@ -59,6 +59,7 @@ pub struct Image {
 const NETCAT_PACKAGES: [&str; 4] = ["netcat-openbsd", "libbsd0", "libc6", "libmd0"];
 /// busybox's ping cannot forbid fragments.
 const PING_PACKAGES: [&str; 5] = ["iputils-ping", "libc6", "libcap2", "libidn2-0", "libunistring2"];
+const IPERF_PACKAGES: [&str; 5] = ["iperf3", "libiperf0", "libsctp1", "libssl3", "libc6"];
 
 /// All images of the rig.
 ///
@@ -93,14 +94,41 @@ fn busybox(cache: &Path) -> anyhow::Result<Image> {
 /// # Errors
 /// A package cannot be had.
 pub fn netcat(cache: &Path) -> anyhow::Result<Image> {
-    let tree = debian::unpack(cache, "netcat", &NETCAT_PACKAGES)?;
+    busybox_with(cache, "library/netcat", &NETCAT_PACKAGES, ("bin/nc.openbsd", "bin/netcat"))
+}
+
+/// busybox, and iputils' ping as `iputils-ping`, for scenarios: the rig does not load it by itself.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn ping(cache: &Path) -> anyhow::Result<Image> {
+    busybox_with(cache, "library/ping", &PING_PACKAGES, ("bin/ping", "bin/iputils-ping"))
+}
+
+/// busybox, and iperf3, for benchmarks: the rig does not load it by itself.
+///
+/// # Errors
+/// A package cannot be had.
+pub fn iperf(cache: &Path) -> anyhow::Result<Image> {
+    busybox_with(cache, "library/iperf3", &IPERF_PACKAGES, ("usr/bin/iperf3", "usr/bin/iperf3"))
+}
+
+/// busybox, and one program of these packages with what it loads.
+fn busybox_with(
+    cache: &Path,
+    name: &'static str,
+    packages: &[&str],
+    (from, to): (&str, &str),
+) -> anyhow::Result<Image> {
+    let folder = name.rsplit('/').next().unwrap_or(name);
+    let tree = debian::unpack(cache, folder, packages)?;
     let mut image = busybox(cache)?;
     for folder in ["lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
         add_libraries(&tree, folder, &mut image.nodes)?;
     }
-    let from = debian::resolve(&tree, "bin/nc.openbsd")?;
-    image.nodes.insert("bin/netcat".to_owned(), Node::File { from, mode: 0o755 });
-    (image.name, image.tags) = ("library/netcat", &["latest"]);
+    let from = debian::resolve(&tree, from)?;
+    image.nodes.insert(to.to_owned(), Node::File { from, mode: 0o755 });
+    (image.name, image.tags) = (name, &["latest"]);
     Ok(image)
 }
 
@@ -112,22 +140,6 @@ pub fn labelled(cache: &Path, name: &'static str, label: &str) -> anyhow::Result
     let mut image = busybox(cache)?;
     image.nodes.insert("etc/label".to_owned(), Node::Text { text: label.to_owned() });
     (image.name, image.tags) = (name, &["latest"]);
-    Ok(image)
-}
-
-/// busybox, and iputils' ping as `iputils-ping`, for scenarios: the rig does not load it by itself.
-///
-/// # Errors
-/// A package cannot be had.
-pub fn ping(cache: &Path) -> anyhow::Result<Image> {
-    let tree = debian::unpack(cache, "ping", &PING_PACKAGES)?;
-    let mut image = busybox(cache)?;
-    for folder in ["lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
-        add_libraries(&tree, folder, &mut image.nodes)?;
-    }
-    let from = debian::resolve(&tree, "bin/ping")?;
-    image.nodes.insert("bin/iputils-ping".to_owned(), Node::File { from, mode: 0o755 });
-    (image.name, image.tags) = ("library/ping", &["latest"]);
     Ok(image)
 }
 
