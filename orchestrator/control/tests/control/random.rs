@@ -57,6 +57,12 @@ fn some_pod(cluster: &Cluster, which: usize) -> Option<ObjectKey> {
     pods.get(which % pods.len().max(1)).map(|(key, _)| key.clone())
 }
 
+/// Each of the same size. A machine that comes back smaller under its name may get a pod that was placed on the larger one; its
+/// agent then refuses it (`OutOfcpu`), as no scheduler can know in time.
+fn machine(number: u8) -> serde_json::Value {
+    objects::node(&format!("n{number}"), 1000, 5)
+}
+
 fn act(cluster: &mut Cluster, deed: Deed) {
     let web = |name: u8| deployment_key("default", &format!("web{name}"));
     match deed {
@@ -74,7 +80,7 @@ fn act(cluster: &mut Cluster, deed: Deed) {
             let all = [Propagation::Background, Propagation::Foreground, Propagation::Orphan];
             delete(cluster, web(name), None, all[usize::from(propagation)]);
         }
-        Deed::AddNode(node) => cluster.put(objects::node(&format!("n{node}"), 1000, 5)),
+        Deed::AddNode(node) => cluster.put(machine(node)),
         Deed::RemoveNode(node) => {
             delete(cluster, node_key(&format!("n{node}")), None, Propagation::Background);
         }
@@ -108,15 +114,16 @@ fn act(cluster: &mut Cluster, deed: Deed) {
 }
 
 proptest! {
-    // One seed, so that a failure is everybody's. With others, about one run in eight finds a node that gets too much:
-    // docs/simulator.md says what is known of it. Seed 1 is one of those.
-    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(2), ..ProptestConfig::default() })]
+    // One seed, so that a failure is everybody's.
+    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     /// Whatever happens, in whatever order: no pod bound twice, no node overfull, no object taken from its owner; and once it
     /// stops, everything comes to rest, and a fresh look at every object finds nothing to do.
     #[test]
     fn cluster_keeps_its_promises_and_comes_to_rest(deeds in prop::collection::vec(deed(), 1..250)) {
-        let mut cluster = cluster(2);
+        let mut cluster = cluster(0);
+        cluster.put(machine(1));
+        cluster.put(machine(2));
         cluster.put(objects::service("web", "web1"));
         for deed in deeds {
             act(&mut cluster, deed);
