@@ -35,6 +35,7 @@ use crate::admit::Admission;
 use crate::authority::{Authority, ServerNames, Shown};
 use crate::client::{SharedClient, Voter};
 use crate::cluster::{Cluster, Meeting, Opened, Options};
+use crate::credential::Keeper;
 use crate::directory::{self, Directory};
 use crate::heartbeat::{Board, Heart, KnownVoters};
 use crate::images::LocalImages;
@@ -211,7 +212,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let entering = async {
         match &cluster.joined {
             None => voter(&config, &name, &cluster, &clock, &no_place).await,
-            Some(joined) => worker(&cluster, joined),
+            Some(joined) => worker(&name, &cluster, joined),
         }
     };
     let Some(membership) = unless_ending(&machine, entering).await? else {
@@ -276,7 +277,7 @@ async fn voter(
 }
 
 /// A machine without: it follows its share of the state from some voter, and calls some voter.
-fn worker(cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
+fn worker(name: &str, cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
     let mirror = Mirror::new(cluster.identity.member, HistoryLimits::default());
     let state: Arc<dyn StoreHandle> = Arc::new(mirror.clone());
     let directory = directory::follow(Arc::clone(&state), &cluster.voters);
@@ -286,6 +287,9 @@ fn worker(cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
         turn: AtomicUsize::new(0),
     });
     let client: SharedClient = Arc::new(Remote::new(dial.clone()));
+    let identity = Path::new(STATE).join("identity");
+    let keeper = Keeper::new(&identity, name, &joined.authority_pem, dial.clone());
+    tokio::spawn(async move { keeper.run(watch::Sender::new(None)).await });
     let mut hearsay = Hearsay::new(cluster.voters.clone(), joined.clone(), cluster.files.clone());
     tokio::spawn(async move { worker::follow(dial, mirror, move |keys| hearsay.told(keys)).await });
     let pods: Cidr = joined.pods.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -405,6 +409,7 @@ impl Parts {
             desk: self.voter.as_ref().map(|voter| Desk {
                 pipeline: voter.pipeline.clone(),
                 voters: self.cluster.voters.clone(),
+                authority: Arc::clone(&voter.authority),
             }),
             board: Arc::clone(&board),
             streams: Arc::clone(&streams),

@@ -3,7 +3,8 @@
 //! ```text
 //!  machine (PID 1's socket) ── config, addresses, shutdown
 //!  cluster ── identity, other machines, forming, the store                       (STATE)
-//!  authority ── the cluster's CA, the server's certificate                       (store)
+//!  authority ── the cluster's CA; certificates of the API's servers and of nodes (store)
+//!  credential ── a worker's certificate as a client of the API                   (STATE)
 //!  store ◄── pipeline ◄── server (HTTPS :6443) ◄── kubectl
 //!    │          ▲ ▲
 //!    │          │ └── lead: bootstrap and controllers, while this member leads
@@ -21,6 +22,7 @@ mod authority;
 mod client;
 mod cluster;
 mod compose;
+mod credential;
 mod directory;
 mod files;
 mod follow;

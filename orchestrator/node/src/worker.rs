@@ -11,6 +11,7 @@
 //! way it has ([`Dial`]); the voter has checked the node's key before it serves, and the node the voter's. Who votes, and so may
 //! be asked next time, the voter says too.
 
+mod certify;
 mod client;
 mod dial;
 pub(crate) mod door;
@@ -21,6 +22,7 @@ mod wire;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use certify::{NoCertificate, certify};
 pub(crate) use client::Remote;
 pub(crate) use dial::AnyVoter;
 pub(crate) use follow::follow;

@@ -79,7 +79,7 @@ impl Client for Remote {
                     serde_json::from_slice(&json).map(Some).map_err(|_| unexpected())
                 }
                 Answer::Refused { code, reason, message } => Err(Refusal { code, reason, message }),
-                Answer::Done { .. } => Err(unexpected()),
+                Answer::Done { .. } | Answer::Certified(_) => Err(unexpected()),
             }
         })
     }
@@ -93,7 +93,7 @@ impl Client for Remote {
             match self.ask(&ask).await? {
                 Answer::Done { revision } => Ok(revision),
                 Answer::Refused { code, reason, message } => Err(Refusal { code, reason, message }),
-                Answer::Object(_) => Err(unexpected()),
+                Answer::Object(_) | Answer::Certified(_) => Err(unexpected()),
             }
         })
     }

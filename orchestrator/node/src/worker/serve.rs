@@ -1,6 +1,7 @@
 //! The voter's side: the node's share of the state, and its calls.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use podium_api::pipeline::ReadOptions;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::wire::{Answer, Ask, Change, FRAME_BYTES, News, PART_BYTES, PATIENCE, Put, REMINDER};
+use crate::authority::Authority;
 use crate::voters::{Keys, Voters};
 use podium_lead::calls;
 
@@ -40,6 +42,8 @@ pub(crate) struct Desk {
     pub(crate) pipeline: Pipeline,
     /// Whom they may trust.
     pub(crate) voters: Voters,
+    /// Says to the API's servers who they are.
+    pub(crate) authority: Arc<Authority>,
 }
 
 /// A node whose key has been checked.
@@ -70,6 +74,7 @@ where
         let answer = match postcard::from_bytes(&bytes).map_err(FrameError::from)? {
             Ask::Follow => return send_share(stream, desk, &visitor.node).await,
             Ask::Get { key } => get(pipeline, &user, &key.into()).await,
+            Ask::Certify { request } => certify(&desk.authority, &visitor.node, &request),
             call => make(pipeline, &user, call).await,
         };
         frame::say(&mut stream, &answer, PATIENCE).await?;
@@ -82,6 +87,16 @@ async fn get(pipeline: &Pipeline, user: &User, key: &ObjectKey) -> Answer {
         Ok(served) => Answer::Object(Some(served.json().to_vec())),
         Err(status) if status.reason == "NotFound" => Answer::Object(None),
         Err(status) => refused(status),
+    }
+}
+
+fn certify(authority: &Authority, node: &str, request: &[u8]) -> Answer {
+    match authority.certify(node, request) {
+        Ok(certificate) => {
+            tracing::info!(node, "a node has a new certificate");
+            Answer::Certified(certificate)
+        }
+        Err(error) => refused(Status::bad_request(format!("{:#}", anyhow::Error::from(error)))),
     }
 }
 

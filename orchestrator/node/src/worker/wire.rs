@@ -1,7 +1,7 @@
 //! What is said on a `podium-node/1` session.
 //!
-//! Postcard in frames. A session is either one [`Ask::Follow`], answered by [`News`] for ever, or calls, one after the
-//! other, each with its [`Answer`]. Objects are JSON.
+//! Postcard in frames. A session is either one [`Ask::Follow`], answered by [`News`] for ever, or calls and requests for
+//! certificates, one after the other, each with its [`Answer`]. Objects are JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,11 @@ pub(super) enum Ask {
         uid: String,
         grace_seconds: Option<i64>,
     },
+    /// A certificate for the node as a client of the API.
+    Certify {
+        /// PKCS#10, DER.
+        request: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +70,16 @@ pub(super) struct Key {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
     Object(Option<Vec<u8>>),
-    Done { revision: u64 },
-    Refused { code: u16, reason: String, message: String },
+    Done {
+        revision: u64,
+    },
+    Refused {
+        code: u16,
+        reason: String,
+        message: String,
+    },
+    /// The certificate, in PEM.
+    Certified(String),
 }
 
 /// To [`Ask::Follow`]: parts of the share, then that it is whole, then changes; and who votes.
@@ -201,7 +214,7 @@ impl Ask {
         })
     }
 
-    /// The step that is asked for; for [`Ask::Follow`] and [`Ask::Get`], and for what is no JSON, an error that says so.
+    /// The step that is asked for; for what is no call, or no JSON, an error that says so.
     pub(super) fn step(self) -> Result<Step, String> {
         let json = |bytes: &[u8]| -> Result<Value, String> {
             serde_json::from_slice(bytes).map_err(|error| format!("the object is no JSON: {error}"))
@@ -227,7 +240,9 @@ impl Ask {
                 grace_seconds,
                 propagation: Propagation::Background,
             },
-            Self::Follow | Self::Get { .. } => return Err("this is no call".to_owned()),
+            Self::Follow | Self::Get { .. } | Self::Certify { .. } => {
+                return Err("this is no call".to_owned());
+            }
         })
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::super::follow::follow;
 use super::super::{Desk, Visitor, serve};
 use super::*;
+use crate::authority::Authority;
 use crate::voters::Voters;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,8 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A voter with a store, and the way to it, which can be cut.
 struct Voter {
     store: EphemeralStore,
-    pipeline: Pipeline,
-    voters: Voters,
+    desk: Desk,
     sessions: Mutex<Option<JoinSet<()>>>,
     transactions: AtomicU64,
 }
@@ -38,7 +38,10 @@ impl Voter {
         let sessions = Mutex::new(Some(JoinSet::new()));
         let voters = Voters::new([vec![1]]);
         let transactions = AtomicU64::new(0);
-        let voter = Arc::new(Self { store, pipeline, voters, sessions, transactions });
+        let authority = futures::executor::block_on(Authority::obtain(&store));
+        let authority = Arc::new(authority.expect("an authority"));
+        let desk = Desk { pipeline, voters, authority };
+        let voter = Arc::new(Self { store, desk, sessions, transactions });
         voter.put(
             resources::NAMESPACES,
             "default",
@@ -88,7 +91,7 @@ impl Dial for Way {
             let mut sessions = self.0.sessions.lock().expect("it");
             let sessions = sessions.as_mut().ok_or("the cable is cut")?;
             let (here, there) = tokio::io::duplex(4096);
-            let desk = Desk { pipeline: self.0.pipeline.clone(), voters: self.0.voters.clone() };
+            let desk = self.0.desk.clone();
             let visitor = Visitor { node: "n1".to_owned(), address: None };
             sessions.spawn(async move { drop(serve(there, &desk, &visitor).await) });
             Ok(Box::new(here) as Box<dyn Session>)
@@ -219,7 +222,7 @@ async fn a_node_hears_at_once_who_votes_and_then_every_change() {
     let following = tokio::spawn(following);
     let mut next = async || timeout(LIMIT, told.recv()).await.expect("in time").expect("it runs");
     assert_eq!(next().await, [vec![1]]);
-    assert!(voter.voters.are([vec![2], vec![3]]));
+    assert!(voter.desk.voters.are([vec![2], vec![3]]));
     voter.put_pod("a", "n1", "secret");
     assert_eq!(next().await, [vec![2], vec![3]]);
     following.abort();
