@@ -59,7 +59,7 @@ pub fn read_what_was_written(
     let path = format!("{COLLECTION}/{}", name(register));
     let Some((_, first)) = sessions.first_mut() else { return Ok(()) };
     patiently(limit, || {
-        let answer = first.request("POST", COLLECTION, Some(&object(register, 0)));
+        let answer = first.request("POST", COLLECTION, &object(register, 0));
         // An earlier attempt may have made it.
         answer.ok().filter(|answer| answer.status == 201 || answer.status == 409)
     })?;
@@ -69,12 +69,12 @@ pub fn read_what_was_written(
         let writer = usize::try_from(round)? % count;
         let (_, session) = &mut sessions[writer];
         patiently(limit, || {
-            let answer = session.request("PUT", &path, Some(&object(register, round))).ok()?;
+            let answer = session.request("PUT", &path, &object(register, round)).ok()?;
             (answer.status == 200).then_some(())
         })?;
         for (machine, session) in &mut sessions {
             let read = patiently(limit, || {
-                value_of(&session.request("GET", &path, None).ok()?.json().ok()?)
+                value_of(&session.request("GET", &path, &Value::Null).ok()?.json().ok()?)
             })?;
             if read != round {
                 bail!("{} reads {read} after {round} was written", machine_name(*machine));
@@ -124,8 +124,8 @@ impl Clients {
         for register in 0..load.registers {
             // One of an earlier scenario would hold its last value, and a history begins with 0.
             let path = format!("{COLLECTION}/{}", name(register));
-            session.request("DELETE", &path, None).map_err(Failure::into_error)?;
-            let answer = session.request("POST", COLLECTION, Some(&object(register, 0)));
+            session.request("DELETE", &path, &Value::Null).map_err(Failure::into_error)?;
+            let answer = session.request("POST", COLLECTION, &object(register, 0));
             answer.map_err(Failure::into_error)?.json().context("make a register")?;
         }
         let shared = Arc::new(Shared {
@@ -238,7 +238,7 @@ impl Client {
     fn write(&mut self, register: usize) -> Option<(Action, bool)> {
         let value = self.shared.value.fetch_add(1, Ordering::Relaxed) + 1;
         let path = format!("{COLLECTION}/{}", name(register));
-        let answer = self.session.request("PUT", &path, Some(&object(register, value)));
+        let answer = self.session.request("PUT", &path, &object(register, value));
         let action = Action::Write(value);
         match answer {
             Ok(answer) if (200..300).contains(&answer.status) => Some((action, true)),
@@ -251,7 +251,7 @@ impl Client {
 
     fn read(&mut self, register: usize) -> Option<(Action, bool)> {
         let path = format!("{COLLECTION}/{}", name(register));
-        let answer = self.session.request("GET", &path, None).ok()?.json().ok()?;
+        let answer = self.session.request("GET", &path, &Value::Null).ok()?.json().ok()?;
         Some((Action::Read(value_of(&answer)?), true))
     }
 }

@@ -23,14 +23,14 @@ pub use session::{Breaker, Events, Session};
 /// A machine under emulation that is busy booting answers in seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// No answer that the rig asks for is larger.
-pub(crate) const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// A server, and how to trust it.
 #[derive(Clone, Debug)]
 pub struct Https {
-    pub(crate) address: SocketAddr,
-    pub(crate) name: ServerName<'static>,
-    pub(crate) config: Arc<ClientConfig>,
+    address: SocketAddr,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
 }
 
 /// What a server said.
@@ -150,7 +150,7 @@ fn roots(ca_pem: &str) -> anyhow::Result<RootCertStore> {
 }
 
 /// Reads a whole HTTP/1.1 response (RFC 9112): by its length, its chunks, or its end.
-pub(crate) fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
+fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
     let split =
         bytes.windows(4).position(|window| window == b"\r\n\r\n").context("no HTTP response")?;
     let (head, body) = bytes.split_at(split);

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rustls::{ClientConnection, StreamOwned};
@@ -37,6 +38,22 @@ impl Https {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone())?;
         let stream = BufReader::new(StreamOwned::new(connection, socket));
         Ok(Session { stream, host: self.address.to_string() })
+    }
+
+    /// Opens a connection on which nothing is waited for longer than `limit`. Whole, with its handshake: what fails here has
+    /// sent no request.
+    ///
+    /// # Errors
+    /// As [`Https::session`].
+    pub fn session_within(&self, limit: Duration) -> anyhow::Result<Session> {
+        let mut session = self.session()?;
+        let StreamOwned { conn, sock } = session.stream.get_mut();
+        sock.set_read_timeout(Some(limit))?;
+        sock.set_write_timeout(Some(limit))?;
+        while conn.is_handshaking() {
+            conn.complete_io(sock)?;
+        }
+        Ok(session)
     }
 }
 
