@@ -14,6 +14,7 @@ use podium_store::View;
 
 use crate::registry::Resource;
 
+pub use node::identity;
 pub use rules::ClusterRules;
 
 /// Everybody who has proven who they are.
@@ -28,6 +29,8 @@ pub const NODES: &str = "system:nodes";
 pub const INTERNAL: &str = "podium:internal";
 /// The name of a node's user, before the node's name.
 pub const NODE_PREFIX: &str = "system:node:";
+/// Kubernetes' attribute of a certificate's subject for [`User::uid`].
+pub const UID_ATTRIBUTE: [u64; 8] = [1, 3, 6, 1, 4, 1, 57683, 2];
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,9 @@ pub struct User {
     pub name: String,
     /// In the order of the certificate, then the one that tells whether anything was proven.
     pub groups: Vec<String>,
+    /// Which of those who ever had the name; `None` if that was not proven. For a node, the fingerprint of the machine's key, see
+    /// [`identity`].
+    pub uid: Option<String>,
     /// Where a machine is that speaks for itself, on a connection by its own key. Nobody else has this.
     pub address: Option<IpAddr>,
 }
@@ -49,7 +55,7 @@ impl User {
     ) -> Self {
         let mut groups: Vec<String> = groups.into_iter().collect();
         groups.push(AUTHENTICATED.to_owned());
-        Self { name: name.into(), groups, address: None }
+        Self { name: name.into(), groups, uid: None, address: None }
     }
 
     /// The node of this name, as its certificate would say. `address`: where its machine is, if it speaks for itself.
@@ -75,7 +81,7 @@ impl User {
     #[must_use]
     pub fn anonymous() -> Self {
         let groups = vec![UNAUTHENTICATED.to_owned()];
-        Self { name: "system:anonymous".to_owned(), groups, address: None }
+        Self { name: "system:anonymous".to_owned(), groups, uid: None, address: None }
     }
 
     /// Whether they are in a group.

@@ -94,7 +94,8 @@ impl Sessions {
             }
             Purpose::Calls { node } => {
                 let Some(desk) = &self.desk else { return Err("this node is no voter".to_owned()) };
-                let visitor = Visitor { node, address: Some(session.remote.ip().to_canonical()) };
+                let address = Some(session.remote.ip().to_canonical());
+                let visitor = Visitor { node, key: session.key, address };
                 let served = worker::serve(session.stream, desk, &visitor).await;
                 served.map_err(|error| error.to_string())
             }

@@ -1,7 +1,7 @@
 //! From a client's certificate to a user.
 //!
-//! Two sorts of certificates count: those signed by the cluster's CA (common name: user, organizations: groups), and
-//! any certificate whose key is the administrator's, which the machine config pins. The pinned one says nothing but its
+//! Two sorts of certificates count: those signed by the cluster's CA (common name: user, organizations: groups, the attribute
+//! that Kubernetes has for it: uid), and any certificate whose key is the administrator's, which the machine config pins. The pinned one says nothing but its
 //! key, and its dates do not bind. [`ClientVerifier`] lets a client without a certificate in: it is anonymous.
 //!
 //! The TLS session proves that the client holds the key (its CertificateVerify is checked here too).
@@ -16,9 +16,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::asn1_rs::Oid;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-use super::{INTERNAL, User};
+use super::{INTERNAL, UID_ATTRIBUTE, User};
 
 /// Why a verifier cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +62,17 @@ pub fn user_of(chain: Option<&[CertificateDer<'_>]>, admin: &AdminKey) -> User {
         Some(name) if !name.is_empty() => {
             // Only this program's own parts are in that group.
             let groups = groups.filter(|group| *group != INTERNAL).map(str::to_owned);
-            User::authenticated(name, groups)
+            User { uid: uid(subject), ..User::authenticated(name, groups) }
         }
         Some(_) | None => User::anonymous(),
     }
+}
+
+fn uid(subject: &X509Name<'_>) -> Option<String> {
+    let attribute = Oid::from(&UID_ATTRIBUTE).ok()?;
+    let uid = subject.iter_by_oid(&attribute).next()?;
+    // One that cannot be read is nobody's.
+    Some(uid.as_str().unwrap_or_default().to_owned())
 }
 
 /// Lets in the cluster's own certificates, the administrator's key, and clients without a certificate.

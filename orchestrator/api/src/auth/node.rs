@@ -2,16 +2,24 @@
 //!
 //! A node reads Services, EndpointSlices, Namespaces, ServiceAccounts, Nodes and Machines; the pods that are bound to it, and
 //! the ConfigMaps and Secrets that those refer to, each by its name. It changes its own Node, Machine and Lease and the status
-//! of its pods, removes its pods, and makes Events.
+//! of its pods, removes its pods, and makes Events and counts them up.
+//!
+//! A certificate outlives the machine that has it, and names are given again: who has proven which machine it is must still be
+//! the one of that name.
 //!
 //! Here it is decided by who asks for what. Whether the pod is the node's, and which fields of its own objects it may change, is
 //! [`crate::admission::NodeRestriction`]'s to say, which sees the object that the write will meet.
 
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use podium_store::View;
 use podium_types::kind::resources;
 use podium_types::selector::FieldSelector;
 use podium_types::{Kind, ObjectKey, References, object};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// Where the Leases of nodes are.
 const LEASES: &str = "kube-node-lease";
@@ -26,6 +34,33 @@ pub(super) struct Asked<'a> {
     pub(super) name: &'a str,
     /// Of a collection: the field selector.
     pub(super) fields: &'a str,
+}
+
+/// A machine's uid as a user of the API: the fingerprint of its public identity key (SubjectPublicKeyInfo, DER).
+#[must_use]
+pub fn identity(public_key: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in Sha256::digest(public_key) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Whether the machine with this uid is the one that has the name, if a uid was proven.
+pub(super) fn is_present(node: &str, uid: Option<&str>, state: &View) -> Result<(), String> {
+    let Some(uid) = uid else { return Ok(()) };
+    let key = ObjectKey::new(resources::MACHINES, "", node);
+    let Some(record) = state.get(&key.storage_key()) else {
+        return Err(format!("there is no machine '{node}' any more"));
+    };
+    let machine: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+    let key = object::str_at(&machine, &["spec", "identityKey"]).unwrap_or_default();
+    let known = STANDARD.decode(key).ok().filter(|key| !key.is_empty());
+    if known.is_some_and(|key| identity(&key) == uid) {
+        return Ok(());
+    }
+    Err(format!("another machine has the name '{node}' now"))
 }
 
 /// Whether the node may; the error is a reason for people, or empty.
@@ -45,7 +80,11 @@ pub(super) fn may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> Res
             _ if asked.name == node => only(reads || changes || verb == "delete"),
             _ => Err("can only access node lease with the same name as the requesting node".into()),
         },
-        Kind::CoreEvent | Kind::Event => only(verb == "create" || changes),
+        Kind::CoreEvent | Kind::Event => match verb {
+            // Before it counts one up.
+            "get" => read_event(node, asked, state),
+            _ => only(verb == "create" || changes),
+        },
         Kind::Pod => match (asked.subresource, verb) {
             ("" | "status", "get") => read_pod(node, asked, state),
             ("", "list" | "watch") => select_pods(node, asked.fields),
@@ -81,6 +120,22 @@ fn read_pod(node: &str, asked: Asked<'_>, state: &View) -> Result<(), String> {
     if is_on(node, &pod) { Ok(()) } else { Err(unrelated(node)) }
 }
 
+/// One about the node or a pod of it. That a pod is gone hides nothing: what it did on the node was the node's to tell.
+fn read_event(node: &str, asked: Asked<'_>, state: &View) -> Result<(), String> {
+    let key = ObjectKey::new(resources::EVENTS, asked.namespace, asked.name);
+    let Some(record) = state.get(&key.storage_key()) else { return Ok(()) };
+    let event: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+    let about = |field| object::str_at(&event, &["involvedObject", field]).unwrap_or_default();
+    match about("kind") {
+        "Node" if about("name") == node => Ok(()),
+        "Pod" => {
+            let (namespace, name) = (about("namespace"), about("name"));
+            read_pod(node, Asked { namespace, name, ..asked }, state)
+        }
+        _ => Err(unrelated(node)),
+    }
+}
+
 fn select_pods(node: &str, fields: &str) -> Result<(), String> {
     let selector = FieldSelector::parse(Kind::Pod, fields);
     if selector.is_ok_and(|selector| selector.exact("spec.nodeName") == Some(node)) {
@@ -114,21 +169,36 @@ fn names(spec: &Value, asked: Asked<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use podium_store::{EphemeralStore, Operation, StoreHandle, Transaction, TransactionId};
+    use podium_types::GroupResource;
     use serde_json::json;
 
     use super::*;
 
-    /// With the pods `p` on n1, which refers to the ConfigMap `seen` and the Secret `key`, and `q` on n2.
+    /// With the pods `p` on n1, which refers to the ConfigMap `seen` and the Secret `key`, and `q` on n2; and events about both, about a
+    /// pod that is gone, and about the Nodes n1 and n2.
     fn state() -> View {
         let store = EphemeralStore::default();
         let pod = json!({"spec": {"nodeName": "n1", "volumes": [{"name": "v", "configMap": {"name": "seen"}}],
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}]}});
         let other = json!({"spec": {"nodeName": "n2", "containers": []}});
-        let put = |(name, pod): (&str, Value)| Operation::Put {
-            key: ObjectKey::new(resources::PODS, "default", name).storage_key().into(),
-            value: pod.to_string().into_bytes().into(),
+        let put = |resource: &GroupResource, name: &str, object: &Value| Operation::Put {
+            key: ObjectKey::new(resource.clone(), "default", name).storage_key().into(),
+            value: object.to_string().into_bytes().into(),
         };
-        let operations = [("p", pod), ("q", other)].map(put).to_vec();
+        let mut operations =
+            vec![put(&resources::PODS, "p", &pod), put(&resources::PODS, "q", &other)];
+        for (kind, name) in [
+            ("Pod", "p"),
+            ("Pod", "q"),
+            ("Pod", "gone"),
+            ("Node", "n1"),
+            ("Node", "n2"),
+            ("Lease", "n1"),
+        ] {
+            let about = json!({"kind": kind, "namespace": "default", "name": name});
+            let event = json!({"involvedObject": about});
+            operations.push(put(&resources::EVENTS, &format!("{kind}-{name}"), &event));
+        }
         let transaction = Transaction { id: TransactionId(1), guards: Vec::new(), operations };
         futures::executor::block_on(store.transact(transaction)).expect("committed");
         store.local()
@@ -168,6 +238,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_the_machines_that_has_it_now() {
+        let store = EphemeralStore::default();
+        let put = |name: &str, spec: Value| Operation::Put {
+            key: ObjectKey::new(resources::MACHINES, "", name).storage_key().into(),
+            value: json!({"spec": spec}).to_string().into_bytes().into(),
+        };
+        let operations = vec![put("n1", json!({"identityKey": "AQI="})), put("n2", json!({}))];
+        let transaction = Transaction { id: TransactionId(1), guards: Vec::new(), operations };
+        futures::executor::block_on(store.transact(transaction)).expect("committed");
+        let state = store.local();
+        let (this, that) = (identity(&[1, 2]), identity(&[3]));
+        assert_eq!(this.len(), 64);
+        assert_eq!(is_present("n1", Some(&this), &state), Ok(()));
+        assert_eq!(is_present("n3", None, &state), Ok(()), "nothing was proven");
+        for (node, uid, why) in [
+            ("n1", that.as_str(), "another machine has the name 'n1' now"),
+            ("n1", "", "another machine has the name 'n1' now"),
+            ("n2", &identity(&[]), "another machine has the name 'n2' now"),
+            ("n3", &this, "there is no machine 'n3' any more"),
+        ] {
+            assert_eq!(is_present(node, Some(uid), &state), Err(why.to_owned()));
+        }
+    }
+
+    #[test]
     fn a_node_reads_its_own_pods() {
         assert!(ask("get", Kind::Pod, "p") && ask("get", Kind::Pod, "p/status"));
         assert!(!ask("get", Kind::Pod, "q"));
@@ -177,6 +272,22 @@ mod tests {
             for all in ["", "?spec.nodeName=n2", "?spec.nodeName!=n1", "?status.phase=Running"] {
                 assert!(!ask(verb, Kind::Pod, all), "{verb} {all}");
             }
+        }
+    }
+
+    #[test]
+    fn a_node_counts_up_the_events_of_its_own() {
+        for kind in [Kind::CoreEvent, Kind::Event] {
+            assert!(ask("create", kind, "") && ask("patch", kind, "Pod-p"));
+            for about in ["Pod-p", "Pod-gone", "Node-n1", "none"] {
+                assert!(ask("get", kind, about), "{about}");
+            }
+            for about in ["Pod-q", "Node-n2", "Lease-n1"] {
+                assert!(!ask("get", kind, about), "{about}");
+            }
+            assert!(
+                !ask("list", kind, "") && !ask("watch", kind, "") && !ask("delete", kind, "Pod-p")
+            );
         }
     }
 

@@ -41,7 +41,9 @@ fn decide(request: Attributes<'_>, state: &View) -> Decision {
             let Some(node) = user.as_node() else { return Decision::Deny(String::new()) };
             let fields = request.fields;
             let asked = Asked { kind: resource.kind, subresource, namespace, name, fields };
-            match node::may(node, request.verb, asked, state) {
+            let uid = user.uid.as_deref();
+            let present = node::is_present(node, uid, state);
+            match present.and_then(|()| node::may(node, request.verb, asked, state)) {
                 Ok(()) => Decision::Allow,
                 Err(reason) => Decision::Deny(reason),
             }

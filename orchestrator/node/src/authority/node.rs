@@ -1,12 +1,15 @@
 //! Certificates by which nodes are clients of the API, for keys that never leave them.
 //!
+//! The certificate names the machine's identity key too, so that the API knows it from a later machine of that name.
+//!
 //! A node asks with a PKCS#10 request (RFC 2986), which proves that it has the key; all else that the request says is passed over:
 //! who it is was proven by its identity key, on the session on which it asks. The certificate is a client's and no server's,
 //! so that a node which was taken over cannot be taken for the API.
 
+use podium_api::auth;
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use time::OffsetDateTime;
 
@@ -34,15 +37,21 @@ pub(crate) enum CertifyError {
 }
 
 impl Authority {
-    /// A certificate for the node of this name, which has proven to be it; in PEM.
-    pub(crate) fn certify(&self, node: &str, request: &[u8]) -> Result<String, CertifyError> {
-        self.certify_until(node, request, OffsetDateTime::now_utc() + LIFE)
+    /// A certificate for the node of this name, which has proven to be it by `identity`, its public key; in PEM.
+    pub(crate) fn certify(
+        &self,
+        node: &str,
+        identity: &[u8],
+        request: &[u8],
+    ) -> Result<String, CertifyError> {
+        self.certify_until(node, identity, request, OffsetDateTime::now_utc() + LIFE)
     }
 
     /// The same with another end.
     pub(crate) fn certify_until(
         &self,
         node: &str,
+        identity: &[u8],
         request: &[u8],
         until: OffsetDateTime,
     ) -> Result<String, CertifyError> {
@@ -56,6 +65,8 @@ impl Authority {
         }
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = subject(node);
+        let uid = DnType::CustomDnType(auth::UID_ATTRIBUTE.to_vec());
+        parameters.distinguished_name.push(uid, auth::identity(identity));
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         parameters.not_before = beginning().map_err(CertifyError::Date)?;
@@ -68,7 +79,9 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{DnType, IsCa, KeyPair, PublicKeyData as _, SanType};
+    use podium_api::User;
+    use podium_api::auth::certificate::AdminKey;
+    use rcgen::{IsCa, KeyPair, PublicKeyData as _, SanType};
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
     use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -89,10 +102,12 @@ mod tests {
     fn a_node_gets_no_more_than_to_be_itself() {
         let (authority, key) =
             (Authority::make().expect("made"), KeyPair::generate().expect("a key"));
-        let pem = authority.certify("n4", &greedy(&key)).expect("certified");
+        let pem = authority.certify("n4", &[4], &greedy(&key)).expect("certified");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
         let (_, certificate) = X509Certificate::from_der(&der).expect("a certificate");
-        assert_eq!(certificate.subject().to_string(), "CN=system:node:n4, O=system:nodes");
+        let user = auth::certificate::user_of(Some(std::slice::from_ref(&der)), &AdminKey(vec![1]));
+        let node = User::node("n4", None);
+        assert_eq!(user, User { uid: Some(auth::identity(&[4])), ..node });
         assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
         assert!(certificate.subject_alternative_name().expect("readable").is_none());
         assert!(!certificate.is_ca());
@@ -113,10 +128,19 @@ mod tests {
         let mut forged = greedy(&key);
         let last = forged.len() - 1;
         forged[last] ^= 1;
-        assert!(matches!(authority.certify("n4", &forged), Err(CertifyError::Request(_))));
-        assert!(matches!(authority.certify("n4", b"nonsense"), Err(CertifyError::Request(_))));
-        assert!(matches!(authority.certify("n4", &[0; 5000]), Err(CertifyError::Large(5000))));
+        assert!(matches!(authority.certify("n4", &[4], &forged), Err(CertifyError::Request(_))));
+        assert!(matches!(
+            authority.certify("n4", &[4], b"nonsense"),
+            Err(CertifyError::Request(_))
+        ));
+        assert!(matches!(
+            authority.certify("n4", &[4], &[0; 5000]),
+            Err(CertifyError::Large(5000))
+        ));
         let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-        assert!(matches!(authority.certify("n4", &greedy(&other)), Err(CertifyError::Algorithm)));
+        assert!(matches!(
+            authority.certify("n4", &[4], &greedy(&other)),
+            Err(CertifyError::Algorithm)
+        ));
     }
 }

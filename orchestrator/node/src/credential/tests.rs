@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use futures::future::BoxFuture;
 use podium_api::auth::certificate::AdminKey;
 use podium_api::http::{Server, TlsParts, serve as serve_api, tls_config};
-use podium_api::pipeline::{Config, WriteOptions};
+use podium_api::patch::Patch;
+use podium_api::pipeline::{Config, DeleteOptions, WriteOptions};
 use podium_api::seams::{SystemClock, SystemIds};
 use podium_api::streams::NoPodStreams;
 use podium_api::{Pipeline, Target, User, bootstrap};
@@ -41,8 +42,8 @@ impl Dial for Voter {
     fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Session>, String>> {
         Box::pin(async {
             let (here, there) = tokio::io::duplex(4096);
-            let (desk, visitor) =
-                (self.desk.clone(), Visitor { node: "n4".to_owned(), address: None });
+            let desk = self.desk.clone();
+            let visitor = Visitor { node: "n4".to_owned(), key: vec![4], address: None };
             tokio::spawn(async move { drop(serve(there, &desk, &visitor).await) });
             Ok(Box::new(here) as Box<dyn Session>)
         })
@@ -102,8 +103,9 @@ impl Voter {
 
     /// Two nodes, each with a pod that uses a Secret of its own, and a Secret that nobody uses.
     async fn furnish(&self) {
-        for (node, secret) in [("n1", "theirs"), ("n4", "mine")] {
-            let machine = json!({"apiVersion": "podium.dev/v1", "kind": "Machine", "metadata": {"name": node}, "spec": {}});
+        for (node, key, secret) in [("n1", "AQ==", "theirs"), ("n4", "BA==", "mine")] {
+            let machine = json!({"apiVersion": "podium.dev/v1", "kind": "Machine", "metadata": {"name": node},
+                "spec": {"identityKey": key}});
             self.make(resources::MACHINES, machine).await;
             let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
             self.make(resources::NODES, object).await;
@@ -260,7 +262,7 @@ async fn a_worker_writes_only_what_is_its_own() {
         "target": {"kind": "Node", "name": "n4"}});
     let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
     let label = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
-    let identity = json!({"spec": {"identityKey": "AQ=="}});
+    let identity = json!({"spec": {"identityKey": "CQ=="}});
     let voting = json!({"status": {"voter": true}});
     for (line, body, why) in [
         ("PATCH /api/v1/nodes/n1/status", &note, "node 'n4' may only change its own"),
@@ -315,13 +317,40 @@ async fn who_has_no_certificate_of_this_cluster_that_is_not_over_gets_nothing() 
         let key = KeyPair::generate().expect("a key");
         let request = CertificateParams::default().serialize_request(&key).expect("a request");
         let until = OffsetDateTime::now_utc() + DAY * days;
-        let certificate = authority.certify_until("n4", request.der(), until).expect("certified");
+        let certificate =
+            authority.certify_until("n4", &[4], request.der(), until).expect("certified");
         certificate + &key.serialize_pem()
     };
     assert_eq!(ask(Some(&by(&voter.desk.authority, 1))).await.expect("an answer").code, 200);
     ask(Some(&by(&voter.desk.authority, -1))).await.expect_err("it is over");
     let stranger = Authority::obtain(&EphemeralStore::default()).await.expect("an authority");
     ask(Some(&by(&stranger, 1))).await.expect_err("of another cluster");
+}
+
+#[tokio::test]
+async fn a_certificate_is_good_for_nothing_without_its_machine() {
+    let voter = Voter::start().await;
+    let (_folder, pem) = credential(&voter).await;
+    let lines = [format!("GET {SECRETS}/mine"), "GET /api/v1/services".to_owned()];
+    let codes = async |why: &str| {
+        let mut codes = Vec::new();
+        for line in &lines {
+            let answer = voter.ask(Some(&pem), line, &Value::Null).await.expect("an answer");
+            assert!(answer.code == 200 || answer.message().ends_with(why), "{answer:?}");
+            codes.push(answer.code);
+        }
+        codes
+    };
+    assert_eq!(codes("").await, [200, 200]);
+    let key = ObjectKey::new(resources::MACHINES, "", "n4");
+    let (target, admin) = (Target::object(&key).expect("served"), User::admin());
+    let pipeline = &voter.desk.pipeline;
+    let another = Patch::merge(json!({"spec": {"identityKey": "CQ=="}})).expect("a patch");
+    let patched = pipeline.patch(&admin, &target, &another, &WriteOptions::default()).await;
+    assert!(patched.is_ok());
+    assert_eq!(codes("another machine has the name 'n4' now").await, [403, 403]);
+    assert!(pipeline.delete(&admin, &target, &DeleteOptions::default()).await.is_ok());
+    assert_eq!(codes("there is no machine 'n4' any more").await, [403, 403]);
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ pub(crate) struct Desk {
 pub(crate) struct Visitor {
     /// Its name.
     pub(crate) node: String,
+    /// The public key.
+    pub(crate) key: Vec<u8>,
     /// Where it speaks from.
     pub(crate) address: Option<IpAddr>,
 }
@@ -74,7 +76,7 @@ where
         let answer = match postcard::from_bytes(&bytes).map_err(FrameError::from)? {
             Ask::Follow => return send_share(stream, desk, &visitor.node).await,
             Ask::Get { key } => get(pipeline, &user, &key.into()).await,
-            Ask::Certify { request } => certify(&desk.authority, &visitor.node, &request),
+            Ask::Certify { request } => certify(&desk.authority, visitor, &request),
             call => make(pipeline, &user, call).await,
         };
         frame::say(&mut stream, &answer, PATIENCE).await?;
@@ -90,10 +92,11 @@ async fn get(pipeline: &Pipeline, user: &User, key: &ObjectKey) -> Answer {
     }
 }
 
-fn certify(authority: &Authority, node: &str, request: &[u8]) -> Answer {
-    match authority.certify(node, request) {
+fn certify(authority: &Authority, visitor: &Visitor, request: &[u8]) -> Answer {
+    let Visitor { node, key, .. } = visitor;
+    match authority.certify(node, key, request) {
         Ok(certificate) => {
-            tracing::info!(node, "a node has a new certificate");
+            tracing::info!(%node, "a node has a new certificate");
             Answer::Certified(certificate)
         }
         Err(error) => refused(Status::bad_request(format!("{:#}", anyhow::Error::from(error)))),

@@ -1,6 +1,7 @@
 use podium_api::Pipeline;
 use podium_api::pipeline::Config;
 use podium_api::seams::{SystemClock, SystemIds};
+use podium_control::{EventStep, Regarding};
 use podium_store::{
     EphemeralStore, EventKind, HistoryLimits, MemberId, Mirror, Operation, Revision, StoreHandle,
     Transaction, TransactionId,
@@ -17,6 +18,8 @@ use super::super::follow::follow;
 use super::super::{Desk, Visitor, serve};
 use super::*;
 use crate::authority::Authority;
+use crate::client::SharedClient;
+use crate::sinks;
 use crate::voters::Voters;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -92,7 +95,7 @@ impl Dial for Way {
             let sessions = sessions.as_mut().ok_or("the cable is cut")?;
             let (here, there) = tokio::io::duplex(4096);
             let desk = self.0.desk.clone();
-            let visitor = Visitor { node: "n1".to_owned(), address: None };
+            let visitor = Visitor { node: "n1".to_owned(), key: vec![1], address: None };
             sessions.spawn(async move { drop(serve(there, &desk, &visitor).await) });
             Ok(Box::new(here) as Box<dyn Session>)
         })
@@ -226,4 +229,34 @@ async fn a_node_hears_at_once_who_votes_and_then_every_change() {
     voter.put_pod("a", "n1", "secret");
     assert_eq!(next().await, [vec![2], vec![3]]);
     following.abort();
+}
+
+#[tokio::test]
+async fn the_same_event_of_a_node_is_counted_up() {
+    let voter = Voter::new();
+    voter.put_pod("mine", "n1", "secret");
+    let client: SharedClient = Arc::new(remote(&voter));
+    let step = EventStep {
+        regarding: Regarding {
+            key: key(resources::PODS, "mine"),
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            uid: "uid of mine".to_owned(),
+            resource_version: String::new(),
+            field_path: String::new(),
+        },
+        kind: podium_control::EventKind::Normal,
+        reason: "Pulling".to_owned(),
+        message: "again".to_owned(),
+        action: "",
+        component: "kubelet",
+        reports: None,
+    };
+    let clock = SystemClock::default();
+    for _ in 0..3 {
+        sinks::record(&client, &clock, &step).await;
+    }
+    let key = podium_control::event::key_of(&step);
+    let event = client.get(&key).await.expect("read").expect("recorded");
+    assert_eq!((&event["count"], &event["message"]), (&json!(3), &json!("again")));
 }
