@@ -1,19 +1,20 @@
 //! Putting a node together, in the order in which its parts need each other.
 
+mod membership;
+mod ranges;
+mod reporter;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use podium_agent::{Agent, AgentConfig, ProcessLauncher, Seams};
-use podium_api::Pipeline;
 use podium_api::auth::certificate::AdminKey;
 use podium_api::http::{OpenPath, Server, TlsParts, serve, tls_config};
-use podium_api::pipeline::{Cidr as ApiCidr, Config as PipelineConfig, PodRange};
-use podium_api::seams::{Clock, SystemClock, SystemIds};
+use podium_api::seams::{Clock, SystemClock};
 use podium_api::streams::PodStreams;
 use podium_control::Settings;
 use podium_control::health::Timings;
@@ -22,20 +23,16 @@ use podium_dataplane::{Dataplane, DataplaneConfig, Endpoint};
 use podium_dns::{SharedZone, Upstreams, Zone};
 use podium_images::Images;
 use podium_init::config::{MachineConfig, PEER_PORT};
-use podium_init::protocol::{NodeReport, Status as MachineStatus};
+use podium_init::protocol::Status as MachineStatus;
 use podium_lead::Leading;
-use podium_link::Cidr;
-use podium_peer::Joined;
-use podium_store::{HistoryLimits, Mirror, Role, Store, StoreHandle, TokioRuntime};
+use podium_store::{Role, Store, StoreHandle, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admit::Admission;
-use crate::authority::{Authority, ServerNames, Shown};
-use crate::client::{SharedClient, Voter};
+use crate::authority::{ServerNames, Shown};
+use crate::client::SharedClient;
 use crate::cluster::{Cluster, Meeting, Opened, Options};
-use crate::credential::Keeper;
 use crate::directory::{self, Directory};
 use crate::heartbeat::{Board, Heart, KnownVoters};
 use crate::images::LocalImages;
@@ -44,7 +41,6 @@ use crate::machine::{self, Machine};
 use crate::name;
 use crate::network::{Network, SharedDataplane};
 use crate::overlay::{self, Following, Published};
-use crate::place::Applicant;
 use crate::prover::Prover;
 use crate::references::Replica;
 use crate::register::Registration;
@@ -53,20 +49,19 @@ use crate::sessions::Sessions;
 use crate::sinks::{Events, Statuses};
 use crate::streams::everywhere::Everywhere;
 use crate::streams::local::Streams;
-use crate::voters::Hearsay;
-use crate::worker::{self, AnyVoter, Desk, Remote};
+use crate::worker::{self, Desk};
 use crate::workload;
+
+use membership::{Membership, VoterParts};
+use ranges::Ranges;
+use reporter::Reporter;
 
 const STATE: &str = "/var/lib/podium";
 /// The API's port on every node.
 const API_PORT: u16 = 6443;
 const DOMAIN: &str = "cluster.local";
-/// The cluster's DNS is the tenth address of services.
-const DNS_OFFSET: u32 = 10;
 /// What pods' links start from, less what the overlay adds; they follow the machine's link when it is looked at.
 const ETHERNET_MTU_BYTES: u32 = 1500;
-/// Each node's part of the pod network: 253 pods, more than a machine takes.
-const NODE_PREFIX_LENGTH: u8 = 24;
 /// DHCP on an emulated machine takes a few seconds; a cable may be plugged in much later, and then the node goes on.
 const ADDRESS_REMINDER: Duration = Duration::from_secs(10);
 /// Between the end of the pods and the end of this process.
@@ -93,75 +88,6 @@ struct Parts {
     dataplane: SharedDataplane,
     ranges: Ranges,
     overlay: OverlayMode,
-}
-
-/// What only a machine with a replica has.
-struct VoterParts {
-    store: Arc<Store<TokioRuntime>>,
-    pipeline: Pipeline,
-    authority: Arc<Authority>,
-}
-
-/// What a machine is of the cluster.
-struct Membership {
-    state: Arc<dyn StoreHandle>,
-    client: SharedClient,
-    directory: watch::Receiver<Directory>,
-    voter: Option<VoterParts>,
-    node_pods: Cidr,
-}
-
-/// Addresses that follow from the config, and from the node's place in the cluster.
-#[derive(Clone, Copy)]
-struct Ranges {
-    node_pods: Cidr,
-    cluster_pods: Cidr,
-    services: Cidr,
-    /// The node's own address among its pods.
-    node: Ipv4Addr,
-    kubernetes: Ipv4Addr,
-    dns: Ipv4Addr,
-}
-
-impl Ranges {
-    fn new(config: &MachineConfig, node_pods: Cidr) -> anyhow::Result<Self> {
-        let services = config.cluster.service_cidr.network();
-        let (pods_first, services_first) = (
-            first(node_pods, "the node's pod addresses")?,
-            first(services, "cluster.serviceCIDR")?,
-        );
-        Ok(Self {
-            node_pods,
-            cluster_pods: config.cluster.pod_cidr.network(),
-            services,
-            node: Ipv4Addr::from(pods_first + 1),
-            kubernetes: Ipv4Addr::from(services_first + 1),
-            dns: Ipv4Addr::from(services_first + DNS_OFFSET),
-        })
-    }
-}
-
-fn first(cidr: Cidr, what: &str) -> anyhow::Result<u32> {
-    match cidr.address {
-        IpAddr::V4(address) => Ok(u32::from(address)),
-        IpAddr::V6(_) => bail!("{what}: {cidr} is not IPv4"),
-    }
-}
-
-fn pipeline_config(config: &MachineConfig) -> anyhow::Result<PipelineConfig> {
-    let (pods, services) =
-        (config.cluster.pod_cidr.network(), config.cluster.service_cidr.network());
-    let services_first = first(services, "cluster.serviceCIDR")?;
-    let pods_first = first(pods, "cluster.podCIDR")?;
-    Ok(PipelineConfig {
-        service_cidr: ApiCidr::new(Ipv4Addr::from(services_first), services.prefix_length),
-        reserved: vec![Ipv4Addr::from(services_first + DNS_OFFSET)],
-        pods: Some(PodRange {
-            cidr: ApiCidr::new(Ipv4Addr::from(pods_first), pods.prefix_length),
-            node_prefix: NODE_PREFIX_LENGTH.max(pods.prefix_length),
-        }),
-        ..PipelineConfig::default()
-    })
 }
 
 /// Runs the node until the machine ends.
@@ -211,8 +137,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let entering = async {
         match &cluster.joined {
-            None => voter(&config, &name, &cluster, &clock, &no_place).await,
-            Some(joined) => worker(&name, &cluster, joined),
+            None => membership::voter(&config, &name, &cluster, &clock, &no_place).await,
+            Some(joined) => membership::worker(&name, &cluster, joined),
         }
     };
     let Some(membership) = unless_ending(&machine, entering).await? else {
@@ -246,56 +172,6 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     parts.start(registered).await
 }
 
-/// A machine with a replica: it has the API, and gives itself its place.
-async fn voter(
-    config: &MachineConfig,
-    name: &str,
-    cluster: &Cluster,
-    clock: &Arc<dyn Clock>,
-    no_place: &watch::Sender<Option<String>>,
-) -> anyhow::Result<Membership> {
-    let store = Arc::clone(&cluster.store);
-    let state: Arc<dyn StoreHandle> = store.clone();
-    let (clock, ids) = (Arc::clone(clock), Arc::new(SystemIds));
-    let pipeline = Pipeline::new(Arc::clone(&state), clock, ids, pipeline_config(config)?);
-    let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), name));
-    let key = cluster.identity.key.public().to_vec();
-    let applicant = Applicant { name: name.to_owned(), key, voter: true };
-    let authority = Arc::new(Authority::obtain(&*state).await?);
-    let node_pods = applicant.take(&client, || state.local(), no_place).await;
-    let directory = directory::follow(Arc::clone(&state), &cluster.voters);
-    let admission = Admission {
-        pipeline: pipeline.clone(),
-        cluster: cluster.id,
-        authority_pem: authority.pem().to_owned(),
-        voters: cluster.voters.clone(),
-    };
-    // Nobody else sets it.
-    let _ = cluster.former.places.set(Arc::new(admission));
-    let voter = Some(VoterParts { store, pipeline, authority });
-    Ok(Membership { state, client, directory, voter, node_pods })
-}
-
-/// A machine without: it follows its share of the state from some voter, and calls some voter.
-fn worker(name: &str, cluster: &Cluster, joined: &Joined) -> anyhow::Result<Membership> {
-    let mirror = Mirror::new(cluster.identity.member, HistoryLimits::default());
-    let state: Arc<dyn StoreHandle> = Arc::new(mirror.clone());
-    let directory = directory::follow(Arc::clone(&state), &cluster.voters);
-    let dial = Arc::new(AnyVoter {
-        peers: Arc::clone(&cluster.peers),
-        voters: cluster.voters.clone(),
-        turn: AtomicUsize::new(0),
-    });
-    let client: SharedClient = Arc::new(Remote::new(dial.clone()));
-    let identity = Path::new(STATE).join("identity");
-    let keeper = Keeper::new(&identity, name, &joined.authority_pem, dial.clone());
-    tokio::spawn(async move { keeper.run(watch::Sender::new(None)).await });
-    let mut hearsay = Hearsay::new(cluster.voters.clone(), joined.clone(), cluster.files.clone());
-    tokio::spawn(async move { worker::follow(dial, mirror, move |keys| hearsay.told(keys)).await });
-    let pods: Cidr = joined.pods.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(Membership { state, client, directory, voter: None, node_pods: pods })
-}
-
 /// Waits for `work`, or until the machine ends: then there is nothing.
 async fn unless_ending<T>(
     machine: &Machine,
@@ -305,49 +181,6 @@ async fn unless_ending<T>(
     tokio::select! {
         done = work => done.map(Some),
         _ = ending.wait_for(Option::is_some) => Ok(None),
-    }
-}
-
-/// Tells PID 1, and so the console, whether the node serves, and if not what is waited for.
-struct Reporter {
-    name: String,
-    addresses: watch::Receiver<Vec<IpAddr>>,
-    /// Lines on what is not well, the most telling first.
-    troubles: [watch::Receiver<Option<String>>; 3],
-    is_registered: watch::Receiver<bool>,
-    started: Instant,
-}
-
-impl Reporter {
-    async fn run(mut self) {
-        let mut was_ready = false;
-        loop {
-            let mut trouble = None;
-            for said in &mut self.troubles {
-                let said = said.borrow_and_update().clone();
-                trouble = trouble.or(said);
-            }
-            let registered = *self.is_registered.borrow_and_update();
-            let ready = registered && trouble.is_none();
-            if ready && !was_ready {
-                tracing::info!(milliseconds = self.started.elapsed().as_millis(), "ready");
-                was_ready = true;
-            }
-            let address = self.addresses.borrow().first().copied();
-            let url = address.map(|address| format!("https://{address}:{API_PORT}"));
-            let message = trouble.or(url.filter(|_| ready));
-            if let Some(message) = message {
-                machine::report(NodeReport { ready, name: self.name.clone(), message }).await;
-            }
-            let [one, two, three] = &mut self.troubles;
-            tokio::select! {
-                Ok(()) = one.changed() => {}
-                Ok(()) = two.changed() => {}
-                Ok(()) = three.changed() => {}
-                Ok(()) = self.is_registered.changed() => {}
-                else => return,
-            }
-        }
     }
 }
 
@@ -538,7 +371,6 @@ impl Parts {
         Agent::start(config, seams).await.context("start the agent")
     }
 
-    /// The API as this node uses it.
     /// The addresses at which the API is served, as voters come and go.
     fn servers(&self) -> watch::Receiver<Vec<IpAddr>> {
         let name = self.name.clone();
