@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use podium_control::forming::Fingerprint;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -20,39 +20,49 @@ const STRANGERS_MAX: usize = 64;
 const STRANGERS_PER_ADDRESS_MAX: usize = 16;
 /// Connections of machines of this cluster.
 const KNOWN_MAX: usize = 1024;
+/// Of them of one machine: one that was taken over must leave room for the others. A voter may carry the logs of all pods here.
+const KNOWN_PER_MACHINE_MAX: usize = 256;
 /// After an error of accept there is nothing to do but wait a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Strangers by address.
-#[derive(Clone, Debug, Default)]
-struct Doorstep(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// A stranger's place; given back when dropped.
-struct Place {
-    doorstep: Doorstep,
-    address: IpAddr,
+/// How many there are, in all and of each; so many may be.
+#[derive(Clone, Debug)]
+struct Doorstep<Who> {
+    all_max: usize,
+    own_max: usize,
+    places: Arc<Mutex<BTreeMap<Who, usize>>>,
 }
 
-impl Doorstep {
-    fn enter(&self, address: IpAddr) -> Option<Place> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+/// A place; given back when dropped.
+struct Place<Who: Ord> {
+    doorstep: Doorstep<Who>,
+    who: Who,
+}
+
+impl<Who: Ord + Copy> Doorstep<Who> {
+    fn new(all_max: usize, own_max: usize) -> Self {
+        Self { all_max, own_max, places: Arc::default() }
+    }
+
+    fn enter(&self, who: Who) -> Option<Place<Who>> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: usize = places.values().sum();
-        let own = places.get(&address).copied().unwrap_or_default();
-        if taken >= STRANGERS_MAX || own >= STRANGERS_PER_ADDRESS_MAX {
+        let own = places.get(&who).copied().unwrap_or_default();
+        if taken >= self.all_max || own >= self.own_max {
             return None;
         }
-        places.insert(address, own + 1);
-        Some(Place { doorstep: self.clone(), address })
+        places.insert(who, own + 1);
+        Some(Place { doorstep: self.clone(), who })
     }
 }
 
-impl Drop for Place {
+impl<Who: Ord> Drop for Place<Who> {
     fn drop(&mut self) {
-        let mut places = self.doorstep.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = places.get_mut(&self.address) {
+        let mut places = self.doorstep.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = places.get_mut(&self.who) {
             *own -= 1;
             if *own == 0 {
-                places.remove(&self.address);
+                places.remove(&self.who);
             }
         }
     }
@@ -60,8 +70,8 @@ impl Drop for Place {
 
 /// Accepts for ever; the connections end with it.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
-    let doorstep = Doorstep::default();
-    let known = Arc::new(Semaphore::new(KNOWN_MAX));
+    let doorstep = Doorstep::new(STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX);
+    let known = Doorstep::new(KNOWN_MAX, KNOWN_PER_MACHINE_MAX);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -75,7 +85,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
                     shared.complaints.note(format!("{ip}: too many connections, some are refused"));
                     continue;
                 };
-                let (shared, known) = (Arc::clone(&shared), Arc::clone(&known));
+                let (shared, known) = (Arc::clone(&shared), known.clone());
                 tasks.spawn(async move { connection(&shared, stream, place, &known).await });
             }
             Err(error) => {
@@ -86,15 +96,22 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn connection(shared: &Arc<Shared>, stream: TcpStream, place: Place, known: &Semaphore) {
+async fn connection(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    place: Place<IpAddr>,
+    known: &Doorstep<Fingerprint>,
+) {
     let Ok(remote) = stream.peer_addr() else { return };
     let secured = match timeout(shared.pace.connect, shared.tls.accept(stream, remote)).await {
         Ok(Ok(secured)) => secured,
         Ok(Err(error)) => return tracing::debug!(%remote, %error, "a handshake failed"),
         Err(_) => return tracing::debug!(%remote, "a handshake took too long"),
     };
-    let Ok(_permit) = known.try_acquire() else {
-        return shared.complaints.note("too many machines are connected".to_owned());
+    let Some(_place) = known.enter(secured.fingerprint) else {
+        let (ip, key) = (remote.ip(), secured.fingerprint);
+        let text = format!("{ip} (key {key}): too many connections of machines, some are refused");
+        return shared.complaints.note(text);
     };
     match secured.protocol {
         Protocol::Meet => meet::serve(shared, secured, || drop(place)).await,
@@ -117,7 +134,7 @@ mod tests {
 
     #[test]
     fn strangers_are_few_in_all_and_fewer_from_one_address() {
-        let doorstep = Doorstep::default();
+        let doorstep = Doorstep::new(STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX);
         let address = |number: u8| IpAddr::from([10, 0, 0, number]);
         let mut places: Vec<_> = (0..100).filter_map(|_| doorstep.enter(address(1))).collect();
         assert_eq!(places.len(), STRANGERS_PER_ADDRESS_MAX);
@@ -126,6 +143,17 @@ mod tests {
         places.pop();
         assert!(doorstep.enter(address(200)).is_some());
         places.clear();
-        assert!(doorstep.0.lock().expect("it").is_empty());
+        assert!(doorstep.places.lock().expect("it").is_empty());
+    }
+
+    #[test]
+    fn a_machine_leaves_room_for_others() {
+        let known = Doorstep::new(KNOWN_MAX, KNOWN_PER_MACHINE_MAX);
+        let key = |byte: u8| Fingerprint([byte; 32]);
+        let places: Vec<_> = (0..2 * KNOWN_MAX).filter_map(|_| known.enter(key(1))).collect();
+        assert_eq!(places.len(), KNOWN_PER_MACHINE_MAX);
+        assert!(known.enter(key(2)).is_some());
+        drop(places);
+        assert!(known.enter(key(1)).is_some());
     }
 }
