@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use podium_control::resources::Resources;
 use podium_types::k8s::apimachinery::pkg::api::resource::Quantity as Text;
@@ -34,6 +35,8 @@ pub struct NodeFacts {
     pub kernel_version: String,
     /// `status.nodeInfo.bootID`.
     pub boot_id: String,
+    /// Since the machine booted.
+    pub uptime: Duration,
     /// `status.nodeInfo.architecture`, as Go names it.
     pub architecture: String,
     /// `status.images`: names and bytes.
@@ -110,11 +113,14 @@ pub(crate) fn facts(
 ) -> NodeFacts {
     let [all, allocatable] = capacity.lists(config);
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let uptime = line("/proc/uptime");
+    let seconds = uptime.split_whitespace().next().and_then(|seconds| seconds.parse().ok());
     NodeFacts {
         capacity: all,
         allocatable,
         kernel_version: line("/proc/sys/kernel/osrelease"),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
+        uptime: Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default(),
         architecture: architecture().to_owned(),
         images,
         pressure: pressure(capacity, config),

@@ -10,6 +10,7 @@ use crate::collector::Collector;
 use crate::deployment::DeploymentController;
 use crate::endpoint_slice::EndpointSliceController;
 use crate::event_collector::EventCollector;
+use crate::leader_lease::LeaderLease;
 use crate::namespace::NamespaceController;
 use crate::node_lifecycle::NodeLifecycle;
 use crate::plan::{EventStep, Plan, Step};
@@ -59,6 +60,8 @@ pub trait Controller: Send + Sync {
 /// What controllers need to know about the cluster that is not an object of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The node that leads, by name; what it leads by is not written down if this is empty.
+    pub leader: String,
     /// Certificates, PEM, that clients in pods shall trust: the contents of each namespace's `kube-root-ca.crt`.
     pub root_ca_pem: String,
     /// Finished pods beyond this number are removed, oldest first. Kubernetes' default.
@@ -70,6 +73,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            leader: String::new(),
             root_ca_pem: String::new(),
             terminated_pods: 12_500,
             event_ttl: std::time::Duration::from_secs(3600),
@@ -81,6 +85,7 @@ impl Default for Settings {
 #[must_use]
 pub fn controllers(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(LeaderLease { holder: settings.leader.clone() }),
         Box::new(Scheduler),
         // Pods leave a dead node before it is told that they serve no more: the order in which both are planned.
         Box::new(TaintEviction),

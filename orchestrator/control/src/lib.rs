@@ -29,6 +29,7 @@ pub mod event;
 pub mod event_collector;
 pub mod forming;
 pub mod health;
+pub mod leader_lease;
 pub mod name;
 pub mod namespace;
 pub mod node_lifecycle;

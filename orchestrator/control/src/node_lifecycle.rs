@@ -10,6 +10,8 @@
 //! | is dead | Unknown | unreachable, also `NoExecute` | not Ready |
 //! | returns | its own word again | unreachable, also `NoExecute`, until its probation is over | as they say |
 //!
+//! A Machine's condition Ready is Unknown while its node's is, and otherwise the machine's own word.
+//!
 //! A cordoned node and one under pressure have their taints too, as in Kubernetes.
 //!
 //! # Invariants
@@ -19,7 +21,7 @@
 
 use podium_types::k8s::api::core::v1::{Node, Pod, PodCondition};
 use podium_types::k8s::apimachinery::pkg::apis::meta::v1::Time;
-use podium_types::{Now, ObjectKey};
+use podium_types::{Machine, Now, ObjectKey};
 use serde_json::json;
 
 use crate::controller::Controller;
@@ -45,8 +47,8 @@ impl Controller for NodeLifecycle {
     }
 
     fn keys_for(&self, world: &World, change: &Change) -> Vec<ObjectKey> {
-        if change.key.resource == Node::RESOURCE {
-            return vec![(*change.key).clone()];
+        if change.key.resource == Node::RESOURCE || change.key.resource == Machine::RESOURCE {
+            return vec![key_of(&change.key.name)];
         }
         let on_dead =
             |pod: &&std::sync::Arc<Pod>| life(world, pods::node_name(pod)) == Some(Life::Dead);
@@ -74,6 +76,7 @@ impl Controller for NodeLifecycle {
             let step = plan.push(step);
             plan.push(Step::Event(report(object, judgement, step)));
         }
+        plan.steps.extend(condition::machine_unknown(world, &key.name, judgement, now));
         if judgement.is_some_and(|judgement| judgement.life == Life::Dead) {
             let serving = world.pods_on(&key.name).filter(|(_, pod)| serves(pod));
             plan.steps.extend(serving.filter_map(|(_, pod)| withdraw(pod, now)));

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use podium_types::k8s::api::apps::v1::{Deployment, ReplicaSet};
+use podium_types::k8s::api::coordination::v1::Lease;
 use podium_types::k8s::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service};
 use podium_types::k8s::api::discovery::v1::EndpointSlice;
 use podium_types::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podium_types::kind::resources;
-use podium_types::{GroupResource, Kind, ObjectKey};
+use podium_types::{GroupResource, Kind, Machine, ObjectKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -44,6 +45,8 @@ pub enum View {
     ReplicaSet(Arc<ReplicaSet>),
     ConfigMap(Arc<ConfigMap>),
     Event(Arc<Event>),
+    Lease(Arc<Lease>),
+    Machine(Arc<Machine>),
     /// Any other kind, and objects that do not have the shape of their kind.
     Bare(Arc<Bare>),
 }
@@ -107,6 +110,8 @@ typed! {
     ReplicaSet => resources::REPLICA_SETS,
     ConfigMap => resources::CONFIG_MAPS,
     Event => resources::EVENTS,
+    Lease => resources::LEASES,
+    Machine => resources::MACHINES,
 }
 
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {

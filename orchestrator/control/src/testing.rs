@@ -91,7 +91,8 @@ impl Cluster {
 
     /// A new leader, on the machine of this node, with nothing but what the API has; it judges who lives.
     pub fn lead(&mut self, me: &str) {
-        let settings = Settings { root_ca_pem: "PEM".to_owned(), ..Settings::default() };
+        let root_ca_pem = "PEM".to_owned();
+        let settings = Settings { leader: me.to_owned(), root_ca_pem, ..Settings::default() };
         let timings = Timings::default();
         let health = Health::new(timings, me, self.now.monotonic);
         let driver = Driver::new(controllers(&settings), self.api.world().clone());

@@ -3,6 +3,7 @@
 mod control {
     mod collection;
     mod endpoints;
+    mod leader;
     mod lifecycle;
     mod namespaces;
     #[cfg(feature = "planted-bugs")]

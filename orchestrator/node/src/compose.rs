@@ -281,6 +281,7 @@ impl Parts {
             store: Arc::clone(&self.state),
             pipeline: voter.pipeline.clone(),
             settings: Settings {
+                leader: self.name.clone(),
                 root_ca_pem: voter.authority.pem().to_owned(),
                 ..Settings::default()
             },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use podium_store::StoreHandle;
+use podium_store::{StoreHandle, View};
 use podium_types::ObjectKey;
 use podium_types::kind::resources;
 use podium_types::machine::Machine;
@@ -103,6 +103,15 @@ fn entry(machine: &Machine) -> Entry {
             .collect(),
         voter: false,
     }
+}
+
+/// The names of all machines, by their keys, as far as this replica has come.
+pub(crate) fn names(view: &View) -> BTreeMap<Vec<u8>, String> {
+    let mut known = Directory::new();
+    for record in view.range(&ObjectKey::prefix(&resources::MACHINES, None)) {
+        learn_record(&mut known, &record.key, &record.value);
+    }
+    known.into_iter().map(|(name, entry)| (entry.key, name)).collect()
 }
 
 /// Where the API is served: the addresses of all voters, with those that this machine has now.

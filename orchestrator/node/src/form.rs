@@ -19,6 +19,7 @@ use podium_store::{Member, MemberId, Message, Status, Store, StoreHandle as _, T
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
+use crate::directory;
 use crate::standing::StandingFiles;
 use crate::voters::{self, Voters};
 
@@ -345,9 +346,12 @@ impl Former {
         seen: &BTreeMap<Fingerprint, String>,
     ) -> String {
         let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
+        // Whoever has not been heard since this machine's boot is known by the objects of the cluster.
+        let known = directory::names(&self.founding.store.local());
         let name = |member: &Member| {
             let key = Fingerprint::of(&member.public_key);
-            let name = heard.get(&key).map(|heard| heard.hello.machine.name.clone());
+            let name = heard.get(&key).map(|heard| &heard.hello.machine.name);
+            let name = name.or_else(|| known.get(&member.public_key)).cloned();
             (key, name.unwrap_or_else(|| format!("key {key}")))
         };
         let voters = members.map(name).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
 use podium_agent::{Agent, NodeFacts, NodePressure};
 use podium_api::Status;
 use podium_api::seams::Clock;
@@ -27,6 +28,10 @@ use crate::sinks;
 const LOOK: Duration = Duration::from_secs(10);
 /// While the objects cannot be written yet, at the start or without a leader.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// The moment of the boot is told anew when it differs by this: clocks run apart by less in months, and people who look at
+/// how long a machine has been up do not care about more.
+const CLOCK_SET: Duration = Duration::from_secs(60);
 
 /// One kind of shortage, in the words of kubelet: its events' reasons begin with `Node`, its conditions' with `Kubelet`.
 struct Pressure {
@@ -156,6 +161,7 @@ impl Registration {
         let machine = ObjectKey::new(resources::MACHINES, "", self.name.clone());
         let mut want = self.machine(facts, &addresses);
         self.ensure(&machine, &want).await?;
+        self.keep_times(&machine, &mut want).await?;
         self.publish(&machine, &addresses).await?;
         self.update_status(&machine, want["status"].take()).await
     }
@@ -199,9 +205,10 @@ impl Registration {
         self.client.call(step).await.map(drop)
     }
 
-    /// A condition that has not changed keeps its times.
+    /// A condition that has not changed keeps its times, and so does the boot.
     async fn keep_times(&self, key: &ObjectKey, want: &mut Value) -> Result<(), Refusal> {
         let Some(present) = self.client.get(key).await? else { return Ok(()) };
+        keep_boot(&present["status"], &mut want["status"]);
         let known = object::list_at(&present, &["status", "conditions"]);
         let Some(wanted) = want.pointer_mut("/status/conditions").and_then(Value::as_array_mut)
         else {
@@ -212,8 +219,11 @@ impl Registration {
                 continue;
             };
             if before["status"] == condition["status"] {
-                condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
-                condition["lastHeartbeatTime"] = before["lastHeartbeatTime"].clone();
+                for time in ["lastTransitionTime", "lastHeartbeatTime"] {
+                    if let Some(known) = before.get(time) {
+                        condition[time] = known.clone();
+                    }
+                }
             }
         }
         Ok(())
@@ -282,6 +292,8 @@ impl Registration {
             .iter()
             .map(|phase| json!({"name": phase.name, "durationMilliseconds": u64::try_from(phase.took.as_millis()).unwrap_or(u64::MAX)}))
             .collect();
+        let now = self.clock.now().wall;
+        let booted = SignedDuration::try_from(facts.uptime).map_or(now, |up| now - up);
         json!({
             "apiVersion": "podium.dev/v1", "kind": "Machine",
             "metadata": {"name": self.name},
@@ -289,13 +301,28 @@ impl Registration {
             "status": {
                 "addresses": node_addresses(&self.name, addresses),
                 "bootID": facts.boot_id,
+                "bootedAt": format!("{booted:.0}"),
                 "version": self.machine.version,
                 "kernel": facts.kernel_version,
                 "architecture": facts.architecture,
                 "voter": (self.voter)(),
                 "phases": phases,
+                "conditions": [{"type": "Ready", "status": "True", "reason": "NodeRegistered",
+                    "message": "the node runs", "lastTransitionTime": format!("{now:.0}")}],
             },
         })
+    }
+}
+
+/// The moment of the boot follows from the time now and how long the machine has been up, so it differs a little each time:
+/// what is known stays unless the clock has been set since, or there was another boot.
+fn keep_boot(known: &Value, want: &mut Value) {
+    let booted = |status: &Value| status["bootedAt"].as_str()?.parse::<Timestamp>().ok();
+    if let (Some(before), Some(now)) = (booted(known), booted(want))
+        && known["bootID"] == want["bootID"]
+        && now.duration_since(before).unsigned_abs() < CLOCK_SET
+    {
+        want["bootedAt"] = known["bootedAt"].clone();
     }
 }
 
@@ -308,6 +335,21 @@ fn node_addresses(name: &str, addresses: &[IpAddr]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_boot_is_told_anew_when_it_was_another_or_the_clock_was_set() {
+        let status = |id: &str, at: &str| json!({"bootID": id, "bootedAt": at});
+        let kept = |known: &Value, id: &str, at: &str| {
+            let mut want = status(id, at);
+            keep_boot(known, &mut want);
+            want["bootedAt"].as_str().unwrap_or_default().to_owned()
+        };
+        let known = status("a", "2026-11-21T11:00:00Z");
+        assert_eq!(kept(&known, "a", "2026-11-21T10:59:59Z"), "2026-11-21T11:00:00Z");
+        assert_eq!(kept(&known, "a", "1970-01-01T00:00:00Z"), "1970-01-01T00:00:00Z");
+        assert_eq!(kept(&known, "b", "2026-11-21T11:00:01Z"), "2026-11-21T11:00:01Z");
+        assert_eq!(kept(&json!({}), "a", "2026-11-21T11:00:01Z"), "2026-11-21T11:00:01Z");
+    }
 
     #[test]
     fn only_what_has_changed_is_told() {

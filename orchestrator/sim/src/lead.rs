@@ -29,7 +29,7 @@ pub(crate) async fn run(cluster: Cluster, node: u16, store: SimStore, pulse: Pul
     let leading = Leading {
         store: store.clone(),
         pipeline: access::pipeline(&cluster, node, store),
-        settings: Settings::default(),
+        settings: Settings { leader: name_of(node), ..Settings::default() },
         port: API_PORT,
     };
     podium_lead::run(leading, Arc::new(Here { cluster, node, pulse })).await;

@@ -1,12 +1,14 @@
 //! The conditions of a Node that the cluster writes for it: when it is not heard it cannot.
 
 use podium_types::k8s::api::core::v1::{Node, NodeCondition};
-use podium_types::k8s::apimachinery::pkg::apis::meta::v1::Time;
-use podium_types::{Now, ObjectKey};
+use podium_types::k8s::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use podium_types::{Machine, Now, ObjectKey};
 use serde_json::json;
 
 use crate::health::{Judgement, Life};
+use crate::object::Typed;
 use crate::plan::Step;
+use crate::world::World;
 
 /// What a node says of itself; nobody knows while it is silent.
 const OWN_WORD: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
@@ -63,6 +65,34 @@ pub(super) fn correct(
         }
     }
     Some(super::patch(key, node, Some("status"), ("status", &json!({"conditions": all}))))
+}
+
+/// The step that takes the word of a silent machine that it is ready, if it says so. When it is heard again it says so anew.
+pub(super) fn machine_unknown(
+    world: &World,
+    name: &str,
+    judgement: Option<&Judgement>,
+    now: Now,
+) -> Option<Step> {
+    if !matches!(judgement?.life, Life::Dead | Life::Doubted) {
+        return None;
+    }
+    let key = ObjectKey::new(Machine::RESOURCE, "", name);
+    let machine = world.get::<Machine>(&key)?;
+    let mut all = machine.status.as_ref()?.conditions.clone();
+    let ready = all.iter_mut().find(|it| it.type_ == "Ready" && it.status != "Unknown")?;
+    *ready = Condition {
+        status: "Unknown".to_owned(),
+        reason: REASON.to_owned(),
+        message: "The machine is silent.".to_owned(),
+        last_transition_time: Time(now.wall),
+        ..ready.clone()
+    };
+    let of = json!({
+        "uid": machine.metadata.uid, "resourceVersion": machine.metadata.resource_version,
+    });
+    let patch = json!({"metadata": of, "status": {"conditions": all}});
+    Some(Step::Patch { key, subresource: Some("status"), patch })
 }
 
 fn set(condition: &mut NodeCondition, status: &str, (reason, message): (&str, &str), now: Now) {

@@ -116,6 +116,28 @@ fn dead_node_is_shown_as_kubernetes_shows_it() {
 }
 
 #[test]
+fn machine_that_is_silent_is_not_said_to_be_ready() {
+    let mut cluster = led(3);
+    cluster.put(json!({
+        "apiVersion": "podium.dev/v1", "kind": "Machine", "metadata": {"name": "n3"}, "spec": {},
+        "status": {"voter": true, "conditions": [{"type": "Ready", "status": "True", "reason": "NodeRegistered",
+            "message": "", "lastTransitionTime": "2026-11-21T11:00:00Z"}]},
+    }));
+    let key = ObjectKey::new(resources::MACHINES, "", "n3");
+    let ready = |cluster: &Cluster| {
+        let machine = cluster.api.get(&key).expect("the machine");
+        assert_eq!(machine["status"]["voter"], true);
+        machine["status"]["conditions"][0]["status"].clone()
+    };
+    cluster.settle_for(FIVE);
+    assert_eq!(ready(&cluster), "True");
+    cluster.silence("n3", true);
+    cluster.settle_for(FIVE);
+    assert_eq!(ready(&cluster), "Unknown");
+    assert_at_rest(&cluster);
+}
+
+#[test]
 fn endpoints_of_a_dead_node_leave_the_service() {
     let mut cluster = led(3);
     cluster.put(objects::service("web", "web"));
