@@ -1,7 +1,7 @@
 //! Announcements: one small datagram that says where a machine is to be found, sealed with the token.
 //!
 //! They are hints: whoever repeats one gains a connection attempt to an address that a machine with the token had. The seal
-//! keeps strangers' packets from costing more than one MAC.
+//! keeps strangers' packets from costing more than one MAC, and a look whether they are of our kind, so that somebody can say so.
 
 use std::net::SocketAddr;
 
@@ -44,6 +44,14 @@ pub(crate) fn open(datagram: &[u8], key: &hmac::Key) -> Option<Announcement> {
     (announcement.addresses.len() <= ADDRESSES_MAX).then_some(announcement)
 }
 
+/// Whether a datagram that does not [`open`] is an announcement, sealed with another token.
+pub(crate) fn is_foreign(datagram: &[u8]) -> bool {
+    let body = datagram.len().checked_sub(SEAL_BYTES).and_then(|end| datagram.get(..end));
+    body.is_some_and(|body| {
+        matches!(postcard::take_from_bytes::<Datagram>(body), Ok((Datagram::V1(_), [])))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +65,10 @@ mod tests {
         let sealed = seal(&said, &keys).expect("it fits");
         assert_eq!(open(&sealed, &keys), Some(said.clone()));
         assert_eq!(open(&sealed, &TokenKeys::new(&[8; 16]).announcement), None);
+        assert!(is_foreign(&sealed));
+        for noise in [&[][..], &[0; SEAL_BYTES], &[0xa5; 100], &sealed[..sealed.len() - 1]] {
+            assert!(!is_foreign(noise), "{noise:?}");
+        }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

@@ -21,14 +21,23 @@ struct Times {
 }
 
 impl Complaints {
-    /// Takes note, and logs if it is news.
+    /// Takes note, and logs if it is news, and now and then as long as it goes on.
     pub(crate) fn note(&self, text: String) {
+        self.take(text, Some(REPEAT));
+    }
+
+    /// The same for what may well be as it should: it is logged once.
+    pub(crate) fn note_once(&self, text: String) {
+        self.take(text, None);
+    }
+
+    fn take(&self, text: String, repeat: Option<Duration>) {
         let now = Instant::now();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, times| now.duration_since(times.seen) < LAST);
         if let Some(times) = known.get_mut(&text) {
             times.seen = now;
-            if now.duration_since(times.logged) < REPEAT {
+            if repeat.is_none_or(|repeat| now.duration_since(times.logged) < repeat) {
                 return;
             }
             times.logged = now;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::announce::{ADDRESSES_MAX, Announcement, DATAGRAM_BYTES, open, seal};
+use crate::announce::{ADDRESSES_MAX, Announcement, DATAGRAM_BYTES, is_foreign, open, seal};
 use crate::peers::Shared;
 
 /// An administratively scoped group (RFC 2365): it does not leave the site, and with a TTL of 1 not the link.
@@ -40,10 +40,14 @@ async fn announce(shared: &Shared, own: &[IpAddr], port: u16) -> io::Result<()> 
         tokio::select! {
             _ = tick.tick() => send(shared, &socket, own, port).await,
             heard = socket.recv_from(&mut datagram) => {
-                let (bytes, _) = heard?;
+                let (bytes, from) = heard?;
                 let heard = datagram.get(..bytes).unwrap_or_default();
                 if let Some(announcement) = open(heard, &shared.tokens.announcement) {
                     shared.learn(&announcement.addresses, Some(announcement.key));
+                } else if is_foreign(heard) {
+                    // Another cluster may well be on this network; or this machine's config, or that one's, has the wrong token.
+                    let ip = from.ip();
+                    shared.complaints.note_once(format!("{ip}: announces itself with another token"));
                 }
             }
         }
