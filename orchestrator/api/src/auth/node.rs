@@ -91,11 +91,13 @@ pub(super) fn may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> Res
             ("", "delete") | ("status", "update" | "patch") => Ok(()),
             _ => Err(String::new()),
         },
-        Kind::ConfigMap | Kind::Secret => match (reads, asked.name) {
-            (false, _) => Err("can only read resources of this type".into()),
-            (true, "") => Err("can only read single resources of this type, by their names".into()),
-            (true, _) if refers(node, asked, state) => Ok(()),
-            (true, _) => Err(unrelated(node)),
+        Kind::ConfigMap | Kind::Secret if !reads => {
+            Err("can only read resources of this type".into())
+        }
+        Kind::ConfigMap | Kind::Secret => match single(asked).as_deref() {
+            None => Err("can only read single resources of this type, by their names".into()),
+            Some(name) if refers(node, Asked { name, ..asked }, state) => Ok(()),
+            Some(_) => Err(unrelated(node)),
         },
         Kind::Lease
         | Kind::Deployment
@@ -110,6 +112,16 @@ pub(super) fn may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> Res
 
 fn unrelated(node: &str) -> String {
     format!("no relationship found between node '{node}' and this object")
+}
+
+/// The one object that is meant, by its path or by a selector, as those who watch one do.
+fn single(asked: Asked<'_>) -> Option<String> {
+    if !asked.name.is_empty() {
+        return Some(asked.name.to_owned());
+    }
+    let selector = FieldSelector::parse(asked.kind, asked.fields).ok()?;
+    let name = selector.exact("metadata.name").filter(|name| !name.is_empty())?;
+    (!asked.namespace.is_empty()).then(|| name.to_owned())
 }
 
 /// A pod that is bound to the node; that there is none of the name, the node may know.
@@ -229,6 +241,16 @@ mod tests {
         for verb in ["list", "watch"] {
             assert!(!ask(verb, Kind::Secret, ""));
             assert!(!ask(verb, Kind::ConfigMap, ""));
+            assert!(ask(verb, Kind::Secret, "?metadata.name=key"));
+            for others in
+                ["?metadata.name=other", "?metadata.name!=key", "?type=Opaque", "?metadata.name="]
+            {
+                assert!(!ask(verb, Kind::Secret, others), "{verb} {others}");
+            }
+            let (kind, subresource, name) = (Kind::Secret, "", "");
+            let (namespace, fields) = ("", "metadata.name=key,metadata.namespace=default");
+            let asked = Asked { kind, subresource, namespace, name, fields };
+            assert!(may("n1", verb, asked, &state()).is_err(), "in all namespaces");
         }
         for verb in ["create", "update", "patch", "delete"] {
             assert!(!ask(verb, Kind::Secret, "key"));

@@ -220,6 +220,8 @@ async fn a_worker_reads_the_secrets_of_its_own_pods_alone() {
         assert_eq!(answer.code, 403, "{path:?}: {answer:?}");
     }
     assert_eq!(get("GET /api/v1/secrets").await.code, 403);
+    let one = get(&format!("GET {SECRETS}?fieldSelector=metadata.name%3Dmine")).await;
+    assert_eq!((one.code, object::list_at(&one.body, &["items"]).len()), (200, 1));
     let pods = get(&format!("GET {PODS}?fieldSelector=spec.nodeName%3Dn4")).await;
     let names: Vec<&str> =
         object::list_at(&pods.body, &["items"]).iter().map(object::name).collect();
