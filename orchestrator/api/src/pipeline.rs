@@ -18,6 +18,7 @@ mod continuation;
 mod create;
 mod decode;
 mod delete;
+mod lease;
 mod options;
 mod read;
 mod scale;
@@ -36,7 +37,7 @@ use crate::admission::{Admission, Review};
 use crate::auth::{Attributes, Authorizer, ClusterRules, Decision, Subject, User};
 use crate::bugs::Bugs;
 use crate::registry::{self, Resource, Subresource};
-use crate::seams::{Clock, Ids};
+use crate::seams::{Beats, Clock, Ids};
 use crate::status::Status;
 
 pub use claim::{Cidr, CidrError, PodRange};
@@ -156,6 +157,7 @@ pub struct Pipeline {
     ids: Arc<dyn Ids>,
     authorizer: Arc<dyn Authorizer>,
     admission: Admission,
+    beats: Option<Arc<dyn Beats>>,
     config: Config,
 }
 
@@ -169,7 +171,8 @@ impl Pipeline {
         config: Config,
     ) -> Self {
         let authorizer = Arc::new(ClusterRules);
-        Self { store, clock, ids, authorizer, admission: Admission::default(), config }
+        let admission = Admission::default();
+        Self { store, clock, ids, authorizer, admission, beats: None, config }
     }
 
     /// The same with another authorizer.
@@ -183,6 +186,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_admission(mut self, admission: Admission) -> Self {
         self.admission = admission;
+        self
+    }
+
+    /// The same where nodes are heard: their Leases tell when.
+    #[must_use]
+    pub fn with_beats(mut self, beats: Arc<dyn Beats>) -> Self {
+        self.beats = Some(beats);
         self
     }
 

@@ -1,4 +1,4 @@
-//! Time and randomness, as the pipeline gets them. The simulator has its own of both.
+//! Time, randomness and who was heard, as the pipeline gets them. The simulator has its own of the first two.
 
 use std::time::{Instant, SystemTime};
 
@@ -15,6 +15,12 @@ pub trait Clock: Send + Sync {
 pub trait Ids: Send + Sync {
     /// 128 random bits.
     fn random(&self) -> u128;
+}
+
+/// When nodes were heard. It is in no log, so every server knows its own.
+pub trait Beats: Send + Sync {
+    /// When this server heard the node of this name last, if it has since it began.
+    fn last(&self, node: &str) -> Option<Timestamp>;
 }
 
 /// The machine's clocks.

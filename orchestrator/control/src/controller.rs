@@ -12,6 +12,7 @@ use crate::endpoint_slice::EndpointSliceController;
 use crate::event_collector::EventCollector;
 use crate::leader_lease::LeaderLease;
 use crate::namespace::NamespaceController;
+use crate::node_lease::NodeLease;
 use crate::node_lifecycle::NodeLifecycle;
 use crate::plan::{EventStep, Plan, Step};
 use crate::pod_collector::PodCollector;
@@ -86,6 +87,7 @@ impl Default for Settings {
 pub fn controllers(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(LeaderLease { holder: settings.leader.clone() }),
+        Box::new(NodeLease),
         Box::new(Scheduler),
         // Pods leave a dead node before it is told that they serve no more: the order in which both are planned.
         Box::new(TaintEviction),

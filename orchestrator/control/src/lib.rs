@@ -32,6 +32,7 @@ pub mod health;
 pub mod leader_lease;
 pub mod name;
 pub mod namespace;
+pub mod node_lease;
 pub mod node_lifecycle;
 pub mod object;
 pub mod plan;

@@ -254,8 +254,8 @@ impl Parts {
         let (close, closed) = watch::channel(false);
         let server = match &self.voter {
             Some(voter) => {
-                self.start_leading(voter, board);
-                self.start_server(voter, streams, closed).await?
+                self.start_leading(voter, Arc::clone(&board));
+                self.start_server(voter, streams, board, closed).await?
             }
             None => self.start_door(closed).await?,
         };
@@ -425,6 +425,7 @@ impl Parts {
         &self,
         voter: &VoterParts,
         local: Arc<dyn PodStreams>,
+        board: Arc<Board>,
         mut closed: watch::Receiver<bool>,
     ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
         let admin = AdminKey(self.config.cluster.admin_key.clone());
@@ -447,7 +448,8 @@ impl Parts {
             peers: Arc::clone(&self.cluster.peers),
             directory: self.directory.clone(),
         });
-        let server = Server::with_open_path(voter.pipeline.clone(), streams, Some(authority));
+        let pipeline = voter.pipeline.clone().with_beats(board);
+        let server = Server::with_open_path(pipeline, streams, Some(authority));
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, API_PORT));
         let listener = TcpListener::bind(address)
             .await

@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use podium_api::seams::Clock;
+use jiff::{SignedDuration, Timestamp};
+use podium_api::seams::{Beats, Clock};
 use podium_control::health::{Beat, Hearing, Timings};
 use podium_peer::frame::{self, FrameError};
 use podium_peer::{Peers, Protocol};
@@ -138,6 +139,18 @@ impl Board {
     fn hears_any(&self, voters: &BTreeSet<String>) -> bool {
         let now = self.now();
         self.hearing().count(voters.iter().map(String::as_str), now) > 0
+    }
+}
+
+impl Beats for Board {
+    fn last(&self, node: &str) -> Option<Timestamp> {
+        let now = self.clock.now();
+        let age = if node == self.name {
+            Duration::ZERO
+        } else {
+            now.monotonic.saturating_sub(self.hearing().last(node)?)
+        };
+        now.wall.checked_sub(SignedDuration::try_from(age).ok()?).ok()
     }
 }
 

@@ -105,7 +105,10 @@ impl Pipeline {
             return Err(Status::not_found(target.resource.names, target.name));
         };
         match target.subresource.map(|part| part.action) {
-            None | Some(Action::Part) => Ok(Served::record(target.resource, record.clone())),
+            None | Some(Action::Part) => {
+                let served = Served::record(target.resource, record.clone());
+                Ok(self.renewed(target.resource, served))
+            }
             Some(Action::Scale) => {
                 let mut object = served::parse(record);
                 podium_types::object::set_resource_version(
@@ -155,7 +158,9 @@ impl Pipeline {
         let continuation = continuation.map(Continuation::parse).transpose()?;
         let view = self.view_of_list(options, continuation.as_ref()).await?;
         let after = continuation.map(|continuation| format!("{prefix}{}", continuation.after));
-        Ok(page(&view, &selection, &prefix, after.as_deref(), options.limit))
+        let mut page = page(&view, &selection, &prefix, after.as_deref(), options.limit);
+        page.items = page.items.into_iter().map(|it| self.renewed(target.resource, it)).collect();
+        Ok(page)
     }
 
     async fn view_of_list(

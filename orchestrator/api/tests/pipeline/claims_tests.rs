@@ -115,6 +115,48 @@ fn events_are_one_thing_in_two_groups() {
     });
 }
 
+/// Somebody who heard `n1` only.
+struct HeardOne;
+
+impl podium_api::seams::Beats for HeardOne {
+    fn last(&self, node: &str) -> Option<jiff::Timestamp> {
+        (node == "n1").then(|| "2026-11-21T10:00:07.25Z".parse().expect("a time"))
+    }
+}
+
+#[test]
+fn lease_of_a_node_is_renewed_by_reading_it() {
+    block_on(async {
+        let mut world = World::new().await;
+        world.pipeline = world.pipeline.with_beats(std::sync::Arc::new(HeardOne));
+        let stored = "2026-11-21T10:00:00.000000Z";
+        let lease = |namespace: &str, name: &str| {
+            json!({"metadata": {"name": name, "namespace": namespace},
+                "spec": {"holderIdentity": name, "renewTime": stored}})
+        };
+        for (namespace, name) in
+            [("kube-node-lease", "n1"), ("kube-node-lease", "n2"), ("kube-system", "n1")]
+        {
+            world.create(resources::LEASES, lease(namespace, name)).await.expect("created");
+        }
+        let heard = "2026-11-21T10:00:07.250000Z";
+        let key = |namespace: &str, name: &str| ObjectKey::new(resources::LEASES, namespace, name);
+        for (namespace, name, renewed) in [
+            ("kube-node-lease", "n1", heard),
+            ("kube-node-lease", "n2", stored),
+            ("kube-system", "n1", stored),
+        ] {
+            let told = world.get(&key(namespace, name)).await.expect("a lease");
+            assert_eq!(told["spec"]["renewTime"], renewed, "{namespace}/{name}");
+        }
+        let (_, all) =
+            world.list(resources::LEASES, "", &ListOptions::default()).await.expect("a list");
+        let renewals: Vec<Value> =
+            all.items.iter().map(|item| item.value()["spec"]["renewTime"].clone()).collect();
+        assert_eq!(renewals, [heard, stored, stored]);
+    });
+}
+
 #[test]
 fn first_objects_are_made_once() {
     block_on(async {

@@ -54,6 +54,12 @@ impl Hearing {
         Beat { from: from.to_owned(), ready, hears: ages.collect() }
     }
 
+    /// When a node was heard last.
+    #[must_use]
+    pub fn last(&self, node: &str) -> Option<Duration> {
+        self.heard.get(node).copied()
+    }
+
     /// How many of these nodes have been heard lately.
     #[must_use]
     pub fn count<'a>(&self, of: impl Iterator<Item = &'a str>, now: Duration) -> usize {

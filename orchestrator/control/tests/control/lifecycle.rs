@@ -45,6 +45,39 @@ fn taints(cluster: &Cluster, name: &str) -> Vec<String> {
     taints.iter().map(print).collect()
 }
 
+#[test]
+fn node_has_a_lease_as_long_as_it_is_there() {
+    let mut cluster = cluster(2);
+    let key = |name: &str| ObjectKey::new(resources::LEASES, "kube-node-lease", name);
+    assert!(cluster.api.get(&key("n1")).is_none(), "there is no namespace for it");
+    cluster.put(objects::namespace("kube-node-lease"));
+    cluster.settle();
+    let lease = cluster.api.get(&key("n1")).expect("a lease").clone();
+    assert_eq!(lease["spec"]["holderIdentity"], "n1");
+    assert_eq!(
+        lease["metadata"]["ownerReferences"][0]["uid"],
+        json!(cluster.api.uid(&node_key("n1")))
+    );
+    let uid = cluster.api.uid(&key("n1"));
+    let delete = |key: ObjectKey, uid: String| Step::Delete {
+        key,
+        uid,
+        grace_seconds: None,
+        propagation: Propagation::Background,
+    };
+    cluster.call(&delete(key("n1"), uid.clone())).expect("deleted");
+    cluster.settle();
+    assert_ne!(cluster.api.uid(&key("n1")), uid, "made again");
+    let node = cluster.api.uid(&node_key("n1"));
+    cluster.call(&delete(node_key("n1"), node)).expect("deleted");
+    cluster.settle();
+    assert!(cluster.api.get(&key("n1")).is_none() && cluster.api.get(&key("n2")).is_some());
+    cluster.put(objects::node("n1", 1000, 5));
+    cluster.settle();
+    assert!(cluster.api.get(&key("n1")).is_some(), "the machine is back");
+    assert_at_rest(&cluster);
+}
+
 fn pods_on<'a>(cluster: &'a Cluster, node: &'a str) -> Vec<(ObjectKey, Pod)> {
     let all = cluster.api.typed::<Pod>().into_iter();
     all.filter(|(_, pod)| pods::node_name(pod) == node).collect()

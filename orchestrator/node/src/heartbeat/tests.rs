@@ -135,6 +135,9 @@ async fn voters_hear_all_nodes_and_whom_other_voters_hear() {
         let beat = until(&mut beats, |beat| beat.from == "n3").await;
         assert!(beat.ready && beat.hears.is_empty(), "it does not vote: {:?}", beat.hears);
     }
+    let last = |node: &str| room.boards["n1"].last(node);
+    assert!(last("n3").is_some() && last("n3") <= last("n1"), "its own node it always hears");
+    assert_eq!(last("n9"), None);
 }
 
 #[tokio::test]
