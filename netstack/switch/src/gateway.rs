@@ -32,6 +32,9 @@ const RELAYED_MAX: usize = 256;
 /// How long a VM may take to take a connection before another that would do is called. An emulated one on a busy host takes
 /// it within a second.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a VM is called where no other would do. Calls that nobody takes must end: smoltcp asks for one hardware address a
+/// second, so those of a VM that is off keep it from finding the others.
+const LONE_PATIENCE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Longer than any pause that a VM recovers from by itself; then its connections with the host are over.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -72,6 +75,7 @@ struct Dial {
     guest: SocketAddrV4,
     others: VecDeque<SocketAddrV4>,
     since: Instant,
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -204,8 +208,8 @@ impl Gateway {
     pub(crate) fn idle_for(&mut self, now: Duration) -> Option<Duration> {
         let now = Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
         let stack: Option<Duration> = self.interface.poll_delay(now, &self.sockets).map(Into::into);
-        let hopeful = self.dials.iter().filter(|dial| !dial.others.is_empty());
-        let next_dial = hopeful.map(|dial| DIAL_PATIENCE.saturating_sub((now - dial.since).into()));
+        let dials = self.dials.iter();
+        let next_dial = dials.map(|dial| dial.patience.saturating_sub((now - dial.since).into()));
         next_dial.chain(stack).min()
     }
 
@@ -338,7 +342,10 @@ impl Gateway {
         let mut socket = tcp_socket();
         if socket.connect(self.interface.context(), IpEndpoint::from(guest), port).is_ok() {
             let handle = self.sockets.add(socket);
-            self.dials.push(Dial { handle, host, forward, guest, others: guests, since: now });
+            let alone = self.forwards.get(forward).is_some_and(|it| it.guests.len() == 1);
+            let patience = if alone { LONE_PATIENCE } else { DIAL_PATIENCE };
+            let (others, since) = (guests, now);
+            self.dials.push(Dial { handle, host, forward, guest, others, since, patience });
         }
     }
 
@@ -346,7 +353,7 @@ impl Gateway {
     fn dial(&mut self, now: Instant) {
         for dial in std::mem::take(&mut self.dials) {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(dial.handle);
-            let silent = !dial.others.is_empty() && now - dial.since >= DIAL_PATIENCE.into();
+            let silent = now - dial.since >= dial.patience.into();
             match socket.state() {
                 tcp::State::SynSent if !silent => self.dials.push(dial),
                 tcp::State::SynSent | tcp::State::Closed => {

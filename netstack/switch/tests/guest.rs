@@ -353,3 +353,14 @@ fn a_forward_to_any_passes_over_machines_that_do_not_answer() {
     stream.write_all(b"hello").expect("write");
     guest.until("the greeting", |guest| guest.socket(handle).recv_queue() == 5);
 }
+
+#[test]
+fn a_forward_whose_machines_all_stay_silent_hangs_up() {
+    let guest = Guest::boot(Vec::new());
+    let silent = |last| SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, last), 6443);
+    let guests = vec![silent(98), silent(99)];
+    let forward = guest.switch.forward_to_any(0, guests).expect("a forward");
+    let mut stream = TcpStream::connect(forward).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    assert_eq!(stream.read(&mut [0; 1]).expect("an end"), 0);
+}
