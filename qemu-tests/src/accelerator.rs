@@ -50,6 +50,17 @@ impl Accelerator {
             Self::Tcg => 10,
         }
     }
+
+    /// The machine config's `timings.factor`. Less than [`Self::patience`], because what a cluster waits for are messages, which
+    /// emulation delays less than it delays a boot; and small enough that what a machine took with it runs elsewhere within a
+    /// minute also if it was the leader: 10 s until there is another, 17.5 s of silence, and a pod's start.
+    #[must_use]
+    pub fn timings_factor(self) -> u32 {
+        match self {
+            Self::Kvm => 1,
+            Self::Tcg => 5,
+        }
+    }
 }
 
 /// Why KVM is not usable, or `None` if it is.

@@ -359,7 +359,7 @@ fn write_machine_configs(
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut config = credentials.machine_config(options.layout.name(), options.expected())?;
     config.registries = registry.map(Registry::mirrors).unwrap_or_default();
-    config.timings = Some(document::Timings { factor: Some(accelerator.patience()) });
+    config.timings = Some(document::Timings { factor: Some(accelerator.timings_factor()) });
     (options.adjust)(&mut config);
     let shared = config.to_yaml()?;
     let path = options.layout.machine_config();

@@ -38,6 +38,16 @@ spec:
   - {name: shell, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, '1000000']}
 ";
 
+/// Takes every block of the file system of `/fill`, large pieces first, and prints what `df -P` says of it.
+pub const FILL: &str = "
+n=0
+for size in 1073741824 67108864 1048576 65536 4096; do
+  while fallocate -l $size /fill/$n 2>/dev/null; do n=$((n + 1)); done
+  rm -f /fill/$n
+done
+df -P /fill | tail -n 1
+";
+
 /// One claim: its name, and what shows it.
 pub type Scenario = (&'static str, fn(&mut Rig) -> anyhow::Result<()>);
 

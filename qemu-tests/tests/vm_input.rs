@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use podium_init::config::document;
 use podium_qemu_tests::registry::content;
 use podium_qemu_tests::scenario::{
-    BOOT_LIMIT, CLIENT, POD_LIMIT, Rig, Scenario, blank, wait_console,
+    BOOT_LIMIT, CLIENT, FILL, POD_LIMIT, Rig, Scenario, blank, wait_console,
 };
 use podium_qemu_tests::{Cluster, ClusterOptions};
 
@@ -281,16 +281,6 @@ spec:
     command: [sleep, '1000000']
     volumeMounts: [{name: state, mountPath: /fill}]
   volumes: [{name: state, emptyDir: {}}]
-";
-
-/// Takes every block: large pieces first.
-const FILL: &str = "
-n=0
-for size in 1073741824 67108864 1048576 65536 4096; do
-  while fallocate -l $size /fill/$n 2>/dev/null; do n=$((n + 1)); done
-  rm -f /fill/$n
-done
-df -P /fill | tail -n 1
 ";
 
 fn disk_pressure(rig: &mut Rig, status: &str) -> anyhow::Result<()> {

@@ -55,6 +55,21 @@ impl Rig {
         })
     }
 
+    /// Waits until each of these machines answers from its own replica, and all of them are Ready. A Node stays Ready for a
+    /// while after its machine is gone, so it alone does not tell that the machine is back.
+    ///
+    /// # Errors
+    /// [`super::PATIENCE`] has passed.
+    pub fn wait_for_answers(&mut self, machines: &[u16]) -> anyhow::Result<()> {
+        for machine in machines {
+            self.until(&format!("{} to answer", machine_name(*machine)), |rig| {
+                let api = rig.cluster.api_of(*machine)?;
+                api.get("/api/v1/namespaces/default")?.json().map(Some)
+            })?;
+        }
+        self.wait_for_ready(machines)
+    }
+
     /// The names of the machines that vote.
     ///
     /// # Errors
