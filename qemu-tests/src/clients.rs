@@ -39,7 +39,7 @@ pub struct Load {
     pub registers: usize,
 }
 
-/// Writes through one machine and reads at once through the others, one after the other, and fails if one of them is behind.
+/// Writes through one machine after the other, reads each time at once through all others, and fails if one of them is behind.
 /// Whoever does not answer is asked again: it may lead no more, or may be off.
 ///
 /// # Errors
@@ -72,14 +72,24 @@ pub fn read_what_was_written(
             let answer = session.request("PUT", &path, &object(register, round)).ok()?;
             (answer.status == 200).then_some(())
         })?;
-        for (machine, session) in &mut sessions {
+        let others = sessions.iter_mut().enumerate().filter(|(index, _)| *index != writer);
+        let read = |(machine, session): &mut (u16, Session)| {
             let read = patiently(limit, || {
                 value_of(&session.request("GET", &path, &Value::Null).ok()?.json().ok()?)
             })?;
             if read != round {
                 bail!("{} reads {read} after {round} was written", machine_name(*machine));
             }
-        }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let reading: Vec<_> =
+                others.map(|(_, session)| scope.spawn(|| read(session))).collect();
+            reading.into_iter().try_for_each(|read| match read.join() {
+                Ok(read) => read,
+                Err(_) => bail!("a reader has panicked"),
+            })
+        })?;
     }
     Ok(())
 }
