@@ -43,7 +43,7 @@ impl Config {
 pub struct Timings {
     /// How often a leader is heard.
     pub heartbeat: Duration,
-    /// A member that has not heard a leader for a random time between this…
+    /// A member that has not heard a leader for `election_max`, which is the leader's lease, and for a random time between this…
     pub election_min: Duration,
     /// …and this asks for votes.
     pub election_max: Duration,
@@ -60,12 +60,13 @@ pub struct Timings {
 }
 
 impl Default for Timings {
-    /// etcd's defaults for heartbeats and elections, and Kubernetes' for compaction (5 minutes).
+    /// etcd's defaults: a leader is missed after ten heartbeats, and within 2 s somebody asks for votes. Kubernetes' for
+    /// compaction (5 minutes).
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(2000),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
             snapshot_part: Duration::from_secs(5),
             request: Duration::from_secs(10),
             history: Duration::from_secs(300),

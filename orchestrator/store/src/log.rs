@@ -11,9 +11,12 @@
 //! Reads never touch the disk: the entries are in memory, sharing their values with the state.
 //! The disk is read once, by [`recover`], at the start.
 //!
-//! The vote does not queue behind the entries. Openraft waits for it before it appends anything
-//! of the new term, so no entry overtakes its vote; that a vote overtakes entries of an older
-//! term which nobody was told are durable harms no one, and lets a member with a full log vote.
+//! The vote does not queue behind the entries, which lets a member with a full log vote. Openraft
+//! waits for it before it appends anything of the new term, so no entry overtakes its vote. But it
+//! takes a vote that is durable for a sign that all entries of older terms are, too, which is not
+//! so: [`Log::reaches`] is asked before a leader is told that entries are durable here. Only the
+//! very first vote waits for the entry that says who the members are: a vote without it would keep
+//! the member from ever being initialised.
 
 pub(crate) mod recover;
 mod storage;
@@ -57,6 +60,10 @@ pub(crate) enum Job<R: AsyncRuntime> {
     Committed {
         position: Position,
     },
+    /// Says when all that came before it is durable; dropped if it cannot be.
+    Sync {
+        done: oneshot::Sender<()>,
+    },
     Close {
         done: oneshot::Sender<()>,
     },
@@ -98,7 +105,9 @@ impl Memory {
         while self.entries.back().is_some_and(|entry| entry.log_id.index() >= from) {
             self.bytes -= self.entries.pop_back().as_ref().map_or(0, entry_bytes);
         }
-        self.flushed = self.flushed.filter(|flushed| flushed.index < from).or(self.last());
+        if self.flushed.is_some_and(|flushed| flushed.index >= from) {
+            self.flushed = self.last();
+        }
     }
 
     /// Whether the entry at this index is another one, or the log ends in front of it with
@@ -112,6 +121,12 @@ impl Memory {
     pub(crate) fn holds(&self, wanted: Position) -> bool {
         self.previous == Some(wanted)
             || self.get(wanted.index).is_some_and(|entry| position(&entry.log_id) == wanted)
+    }
+
+    /// Whether everything up to this index is durable here, or in a snapshot.
+    fn is_durable(&self, index: u64) -> bool {
+        let reaches = |at: Option<Position>| at.is_some_and(|at| at.index >= index);
+        reaches(self.flushed) || reaches(self.previous)
     }
 
     /// The writer has made everything up to here durable; unless that was overruled meanwhile.
@@ -246,6 +261,21 @@ impl<R: AsyncRuntime> Log<R> {
         let here = memory.get(wanted.index).is_some_and(|entry| position(&entry.log_id) == wanted);
         let durable = memory.flushed.is_some_and(|flushed| flushed.index >= wanted.index);
         covered || here && durable
+    }
+
+    /// Waits until everything that was appended by now is durable.
+    pub(crate) async fn sync(&self) -> std::io::Result<()> {
+        let (done, synced) = oneshot::channel();
+        self.send(Job::Sync { done })?;
+        synced.await.map_err(|_| std::io::Error::other("the log can no longer be written"))
+    }
+
+    /// Waits until the log is durable up to this index.
+    pub(crate) async fn reaches(&self, index: u64) -> std::io::Result<()> {
+        if self.shared.memory().is_durable(index) {
+            return Ok(());
+        }
+        self.sync().await
     }
 
     /// Waits until everything that was appended has been written, and ends the writer.

@@ -93,7 +93,7 @@ impl<R: AsyncRuntime> Store<R> {
     }
 
     /// Makes a cluster of these voters, this member among them. One of them is told, or all, and
-    /// then with the same set.
+    /// then with the same set. When it returns, that this member is one is on its disk.
     ///
     /// # Errors
     /// [`StoreError::Membership`] if it has a cluster already, or is not among the members.
@@ -101,7 +101,11 @@ impl<R: AsyncRuntime> Store<R> {
         let members: BTreeMap<_, _> =
             members.into_iter().map(|member| (member.id, member)).collect();
         match self.core.raft.initialize(members).await {
-            Ok(()) => Ok(()),
+            // Openraft answers when the entry is on its way to the disk.
+            Ok(()) => {
+                let synced = self.core.log.reaches(0).await;
+                synced.map_err(|error| StoreError::disk("keeping the first members", error))
+            }
             Err(RaftError::APIError(error)) => Err(refused_membership(&error)),
             Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
         }
@@ -336,7 +340,7 @@ impl<R: AsyncRuntime> Core<R> {
         };
         let request = v1::ForwardRequest { command: command.into() };
         let message = Message::encode(MessageKind::Forward, &request);
-        let patience = self.config.timings.election_max;
+        let patience = self.config.timings.election_max * 2;
         match call::<R>(&*self.transport, leader, message, patience).await {
             Ok(reply) => serve::command_reply(reply),
             Err(CallError::Timeout { .. } | CallError::Transport(_) | CallError::Failed { .. }) => {
@@ -396,7 +400,7 @@ impl<R: AsyncRuntime> Core<R> {
         leader: MemberId,
     ) -> Result<(u64, Option<v1::Position>), StoreError> {
         let message = Message::encode(MessageKind::ReadIndex, &v1::ReadIndexRequest {});
-        let patience = self.config.timings.election_max;
+        let patience = self.config.timings.election_max * 2;
         match call::<R>(&*self.transport, leader, message, patience).await {
             Ok(v1::Reply::ReadIndex { index, last }) => Ok((index, last)),
             Ok(v1::Reply::NotLeader(leader)) => {
@@ -417,8 +421,9 @@ impl<R: AsyncRuntime> Core<R> {
         let members = membership(metrics.membership_config.membership());
         let role = match metrics.state {
             _ if stopped.is_some() => Role::Stopped,
-            _ if members.voters.is_empty() => Role::Blank,
+            // Who the members are may be what was lost.
             _ if self.is_damaged() => Role::Damaged,
+            _ if members.voters.is_empty() => Role::Blank,
             ServerState::Leader => Role::Leader,
             ServerState::Follower => Role::Follower,
             ServerState::Candidate => Role::Candidate,

@@ -2,7 +2,7 @@
 //!
 //! What they add up to, for a machine that dies at the worst moment: 3.5 s of silence, up to 0.3 s until another node's beat says
 //! the same, up to 0.25 s until the leader looks, and four commits (taint, eviction, replacement, binding). That is under the
-//! 5 s which the simulator holds it to. If the leader died with it, an election (1 to 2 s, seldom repeated) comes before, and the
+//! 5 s which the simulator holds it to. If the leader died with it, an election (1.5 to 2 s, seldom repeated, and then within 1 s) comes before, and the
 //! sum is under 8 s.
 
 use std::time::Duration;

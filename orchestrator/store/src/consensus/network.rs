@@ -203,7 +203,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Connection {
         // A slow disk must not turn a large append into an endless series of them.
         let patience = match entries.is_empty() {
             true => option.hard_ttl(),
-            false => option.hard_ttl().max(self.timings.election_min),
+            false => option.hard_ttl().max(self.timings.election_max),
         };
         let request = v1::AppendRequest {
             vote: ballot(&rpc.vote),

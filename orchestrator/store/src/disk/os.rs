@@ -69,21 +69,35 @@ impl OsDisk {
     /// # Errors
     /// What the file system says.
     pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
-        let folder: PathBuf = folder.into();
-        if !folder.is_dir() {
-            fs::create_dir_all(&folder)?;
-            if let Some(parent) = folder.parent() {
-                File::open(parent)?.sync_all()?;
-            }
-        }
+        let folder = make(folder.into())?;
         let log = Lane::start("store-log")?;
         let snapshots = Lane::start("store-snapshot")?;
-        Ok(Self { folder: folder.into(), log, snapshots })
+        Ok(Self { folder, log, snapshots })
+    }
+
+    /// Opens another folder as [`OsDisk::open`] does, on the same threads.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn beside(&self, folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = make(folder.into())?;
+        Ok(Self { folder, log: self.log.clone(), snapshots: self.snapshots.clone() })
     }
 
     fn lane(&self, name: &str) -> &Lane {
         if name.starts_with("snapshot") { &self.snapshots } else { &self.log }
     }
+}
+
+/// Makes a folder, durably, if it is not there.
+fn make(folder: PathBuf) -> io::Result<Arc<Path>> {
+    if !folder.is_dir() {
+        fs::create_dir_all(&folder)?;
+        if let Some(parent) = folder.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(folder.into())
 }
 
 impl Disk for OsDisk {

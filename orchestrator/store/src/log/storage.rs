@@ -76,6 +76,13 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for Log<R> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let first = {
+            let memory = self.shared.memory();
+            memory.flushed.is_none() && memory.last().is_some()
+        };
+        if first {
+            self.sync().await?;
+        }
         self.vote.lock().await.save(vote).await?;
         self.shared.memory().vote = Some(*vote);
         Ok(())

@@ -94,8 +94,8 @@ impl<R: AsyncRuntime> Writer<R> {
             if jobs.is_empty() && close.is_none() {
                 return;
             }
-            let mut waiting = Vec::new();
-            let result = self.work(jobs, &mut waiting).await;
+            let (mut waiting, mut syncs) = (Vec::new(), Vec::new());
+            let result = self.work(jobs, &mut waiting, &mut syncs).await;
             let failure = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
             for done in waiting {
                 let error = failure.clone().map(|(kind, text)| io::Error::new(kind, text));
@@ -103,7 +103,12 @@ impl<R: AsyncRuntime> Writer<R> {
             }
             if let Err(error) = result {
                 tracing::error!(%error, "the log can no longer be written");
+                drop(syncs);
                 return self.refuse(&error).await;
+            }
+            for done in syncs {
+                // Who asked may have stopped waiting.
+                let _ = done.send(());
             }
             self.note_committed().await;
             if let Some(done) = close {
@@ -155,6 +160,7 @@ impl<R: AsyncRuntime> Writer<R> {
         &mut self,
         jobs: Vec<Job<R>>,
         waiting: &mut Vec<IOFlushed<TypeConfig<R>>>,
+        syncs: &mut Vec<oneshot::Sender<()>>,
     ) -> io::Result<()> {
         let mut purge = None;
         let mut failed = Ok(());
@@ -175,6 +181,7 @@ impl<R: AsyncRuntime> Writer<R> {
                 }
                 Job::Purge { upto } => purge = Some(upto),
                 Job::Committed { position } => self.committed = self.committed.max(Some(position)),
+                Job::Sync { done } => syncs.push(done),
                 Job::Truncate { .. } | Job::Reset { .. } | Job::Close { .. } => {}
             }
         }
@@ -376,6 +383,7 @@ impl<R: AsyncRuntime> Job<R> {
             | Self::Reset { .. }
             | Self::Purge { .. }
             | Self::Committed { .. }
+            | Self::Sync { .. }
             | Self::Close { .. } => 0,
         }
     }

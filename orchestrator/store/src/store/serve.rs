@@ -75,7 +75,16 @@ impl<R: AsyncRuntime> Core<R> {
             entries: request.entries.into_iter().map(entry).collect(),
             leader_commit: request.commit.map(|commit| log_id(commit.into())),
         };
-        Ok(match self.raft.append_entries(rpc).await.map_err(failed)? {
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+        let answer = self.raft.append_entries(rpc).await.map_err(failed)?;
+        if let (
+            AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_),
+            Some(last),
+        ) = (&answer, last)
+        {
+            self.log.reaches(last.index()).await.map_err(failed)?;
+        }
+        Ok(match answer {
             AppendEntriesResponse::Success => v1::Reply::Appended,
             AppendEntriesResponse::PartialSuccess(last) => {
                 v1::Reply::AppendedUpTo(last.as_ref().map(|last| position(last).into()))

@@ -97,6 +97,8 @@ async fn damaged_follower_is_repaired(log: LogLimits, damage: impl AsyncFn(&Memo
     let revision = leader.read().await.unwrap().revision();
     let seen = cluster.stores[&hurt].clone();
     eventually("the follower to have applied all", || seen.local().revision() == revision).await;
+    let due = log.snapshot_records < 60;
+    eventually("its snapshot", || !due || seen.status().snapshot_index > 0).await;
     drop(seen);
     cluster.stores.remove(&hurt).unwrap().shutdown().await;
     cluster.network.detach(hurt);
