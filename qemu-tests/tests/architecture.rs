@@ -21,6 +21,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("podium-control", &["podium-types"]),
     ("podium-api", &["podium-store", "podium-types"]),
     ("podium-lead", &["podium-api", "podium-control", "podium-store", "podium-types"]),
+    (
+        "podium-form",
+        &["podium-api", "podium-control", "podium-lead", "podium-store", "podium-types"],
+    ),
     ("podium-peer", &["podium-control", "podium-store"]),
     (
         "podium-agent",
@@ -40,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "podium-control",
             "podium-dataplane",
             "podium-dns",
+            "podium-form",
             "podium-images",
             "podium-init",
             "podium-lead",
@@ -51,7 +56,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "podium-sim",
-        &["podium-api", "podium-control", "podium-lead", "podium-store", "podium-types"],
+        &[
+            "podium-api",
+            "podium-control",
+            "podium-form",
+            "podium-lead",
+            "podium-store",
+            "podium-types",
+        ],
     ),
     ("podium-image", &[]),
     ("podium-qemu-tests", &["podium-image", "podium-init", "podium-switch"]),

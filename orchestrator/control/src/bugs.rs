@@ -17,12 +17,25 @@ pub enum Bug {
     AdoptForeignPod,
     /// The scheduler counts a terminating pod's share of a node as free.
     ForgetTerminatingPods,
+    /// A machine lets go of the set that it has accepted when it does not see somebody of it.
+    ReleaseUnseen,
+    /// What a machine has accepted is not synced before it says so.
+    AcceptUnsynced,
+    /// A machine proposes a set that the others of it do not choose.
+    ProposeUnchosen,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::DoubleBind, Self::ExceedSurge, Self::AdoptForeignPod, Self::ForgetTerminatingPods];
+    pub const ALL: [Self; 7] = [
+        Self::DoubleBind,
+        Self::ExceedSurge,
+        Self::AdoptForeignPod,
+        Self::ForgetTerminatingPods,
+        Self::ReleaseUnseen,
+        Self::AcceptUnsynced,
+        Self::ProposeUnchosen,
+    ];
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -40,17 +53,19 @@ mod switch {
         ACTIVE.set(bug);
     }
 
-    pub(crate) fn active(bug: Bug) -> bool {
+    /// Whether this one is on.
+    #[must_use]
+    pub fn active(bug: Bug) -> bool {
         ACTIVE.get() == Some(bug)
     }
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(crate) use switch::active;
-#[cfg(feature = "planted-bugs")]
-pub use switch::plant;
+pub use switch::{active, plant};
 
+/// Whether this one is on: never.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn active(_: Bug) -> bool {
+#[must_use]
+pub const fn active(_: Bug) -> bool {
     false
 }

@@ -26,6 +26,7 @@
 //! Two disjoint groups, each as large as expected, that cannot hear each other form two clusters; nobody could tell.
 //! When they hear each other later, both say so.
 
+mod hearing;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::bugs::{Bug, active};
+
+pub use hearing::{Hearing, Order};
 pub use report::{Quorum, conflict, quorum};
 
 /// SHA-256 of a machine's public identity key (SubjectPublicKeyInfo, DER): its name among machines.
@@ -167,6 +171,19 @@ pub struct Hello {
     pub choice: Option<BTreeSet<Fingerprint>>,
 }
 
+/// What a machine is told that has got a place in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// The certificate of the cluster's authority, in PEM.
+    pub authority_pem: String,
+    /// The machine's part of the pod addresses, as `10.244.3.0/24`.
+    pub pods: String,
+    /// The public keys of voters, to ask for everything else.
+    pub voters: Vec<Vec<u8>>,
+}
+
 /// The last hello of another machine.
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -210,7 +227,7 @@ pub enum Intent {
     Join {
         /// Which.
         cluster: ClusterId,
-        /// Machines that belong to it, in the order of their keys.
+        /// Machines that can give one, in the order of their keys.
         through: Vec<Fingerprint>,
     },
 }
@@ -343,6 +360,16 @@ impl<'a> Situation<'a> {
         clusters
     }
 
+    /// Of these, those that keep the store and so can give places; all, if no such is heard.
+    fn hosts(&self, through: Vec<Fingerprint>) -> Vec<Fingerprint> {
+        let keeps = |key: &Fingerprint| {
+            let heard = self.heard.get(key);
+            heard.is_some_and(|it| matches!(it.hello.standing, Standing::Member(_)))
+        };
+        let hosts: Vec<_> = through.iter().copied().filter(keeps).collect();
+        if hosts.is_empty() { through } else { hosts }
+    }
+
     /// The lowest free keys, this machine's among them, if it may form a cluster now: it is free, hears of no cluster and
     /// of none that is being made with it, and there are enough. Machines of one name cannot be in one cluster.
     fn choice(&self) -> Option<BTreeSet<Fingerprint>> {
@@ -370,6 +397,7 @@ impl<'a> Situation<'a> {
         if let Some((cluster, through)) = clusters.next() {
             // Which of two would be a guess; the report says that there are two.
             let one = clusters.next().is_none();
+            let through = self.hosts(through);
             return one.then_some(Intent::Join { cluster, through }).into_iter().collect();
         }
         let me = self.me.fingerprint();
@@ -380,7 +408,10 @@ impl<'a> Situation<'a> {
         let mut machines = vec![self.me.clone()];
         for key in others {
             match self.fresh_of(key) {
-                Some(heard) if heard.hello.choice.as_ref() == Some(choice) => {
+                Some(heard)
+                    if heard.hello.choice.as_ref() == Some(choice)
+                        || active(Bug::ProposeUnchosen) =>
+                {
                     machines.push(heard.hello.machine.clone());
                 }
                 Some(_) | None => return Vec::new(),
@@ -402,7 +433,8 @@ impl<'a> Situation<'a> {
         if others().any(is_member) || others().all(has_accepted) {
             return vec![Intent::Initialise];
         }
-        if others().any(elsewhere) {
+        let unseen = |key| active(Bug::ReleaseUnseen) && self.fresh_of(key).is_none();
+        if others().any(elsewhere) || others().any(unseen) {
             return vec![Intent::Release];
         }
         if set.proposer() != Some(me) {

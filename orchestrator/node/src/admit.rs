@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use podium_api::Pipeline;
-use podium_control::forming::{ClusterId, Machine};
-use podium_peer::Joined;
+use podium_control::forming::{ClusterId, Joined, Machine};
+use podium_form::Applicant;
+use podium_form::client::{SharedClient, Voter};
 
-use crate::client::{SharedClient, Voter};
 use crate::form::Places;
-use crate::place::Applicant;
 use crate::voters::Voters;
 
 /// What a place is given from.

@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
-use podium_control::forming::{ClusterId, Machine, MemberSet, Standing};
-use podium_peer::{Config as PeerConfig, Joined, Pace, Peers};
+use podium_control::forming::{ClusterId, Joined, Machine, Standing};
+use podium_form::{Founding, Ground as _, StandingFiles};
+use podium_peer::{Config as PeerConfig, Pace, Peers};
 use podium_store::disk::os::OsDisk;
 use podium_store::{
-    Config as StoreConfig, MemberId, Message, Role, Store, StoreHandle as _, TokioRuntime,
+    Config as StoreConfig, Member, MemberId, Message, Role, Store, StoreHandle as _, TokioRuntime,
     Transport, TransportError,
 };
 use tokio::sync::watch;
 
 use crate::files;
-use crate::form::{self, Former, Founding};
+use crate::form::{Former, NodeGround, Others};
 use crate::identity::Identity;
-use crate::standing::StandingFiles;
 use crate::voters::{self, Voters};
 
 /// Addresses at which other machines were found, in the folder of the identity.
@@ -67,6 +67,7 @@ pub(crate) struct Opened {
     files: StandingFiles,
     standing: Standing,
     store: Arc<Store<TokioRuntime>>,
+    ground: Arc<NodeGround>,
     way: Arc<Late>,
     options: Options,
 }
@@ -116,45 +117,38 @@ impl Opened {
     pub(crate) async fn open(options: Options) -> anyhow::Result<Self> {
         let folder = options.state.join("identity");
         let identity = Identity::open(&folder)?;
-        let files = StandingFiles::new(&folder);
+        let disk = OsDisk::open(options.state.join("raft")).context("open the store's folder")?;
+        let beside = disk.beside(&folder).context("open the identity's folder")?;
+        let files = StandingFiles::new(Arc::new(beside));
         let way = Arc::new(Late::default());
-        let store = open_store(&options, identity.member, way.clone()).await?;
-        let mut standing = files.read(store.status().role != Role::Blank)?;
+        let store = open_store(&options, disk, identity.member, way.clone()).await?;
+        let ground = Arc::new(NodeGround::new(Arc::clone(&store)));
+        let mut standing = files.read(store.status().role != Role::Blank).await?;
         if let (1, Standing::Blank { accepted }) = (options.expect, &standing) {
-            let set = match accepted {
-                Some(set) => set.clone(),
-                None => alone(&identity, &files)?,
-            };
-            form::initialise(&store, &files, &set).await?;
-            standing = Standing::Member(set.cluster);
+            let me = machine(&identity, String::new());
+            let alone = podium_form::alone(&*ground, &files, accepted.clone(), me).await?;
+            standing = Standing::Member(alone);
         }
-        Ok(Self { identity, folder, files, standing, store, way, options })
+        Ok(Self { identity, folder, files, standing, store, ground, way, options })
     }
 
     /// Looks for the other machines, and returns when this one is a member of a cluster.
     pub(crate) async fn meet(self, meeting: Meeting) -> anyhow::Result<Cluster> {
-        let Self { identity, folder, files, standing, store, way, options } = self;
+        let Self { identity, folder, files, standing, store, ground, way, options } = self;
         let pace = Pace::default().slower(options.factor);
-        let begun = std::time::Instant::now();
-        let clock: Arc<dyn Fn() -> Duration + Send + Sync> = Arc::new(move || begun.elapsed());
-        let me = Machine {
-            member: identity.member.0,
-            name: meeting.name,
-            public_key: identity.key.public().to_vec(),
-        };
+        let time = Arc::clone(&ground);
+        let clock: Arc<dyn Fn() -> Duration + Send + Sync> = Arc::new(move || time.now());
         let (places, voters) = (files.clone(), Voters::new([]));
-        let former = Former::new(Founding {
-            me,
+        let founding = Founding {
+            me: machine(&identity, meeting.name),
             expect: options.expect,
-            standing,
-            files,
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
             patience: pace.patience,
             interval: pace.hello,
-            trouble: meeting.trouble,
-            voters: voters.clone(),
-        });
+            files,
+            standing,
+            ground,
+        };
+        let former = Former::new(founding, Arc::clone(&store), voters.clone());
         let hints = folder.join(HINTS);
         let config = PeerConfig {
             key: identity.key.clone(),
@@ -171,23 +165,24 @@ impl Opened {
         let peers = Arc::new(Peers::start(config, former.clone()).await?);
         // Nobody else sets it.
         let _ = way.0.set(peers.transport());
-        let standing = former.form(&peers).await?;
+        let others = Others { peers: Arc::clone(&peers), trouble: meeting.trouble };
+        let standing = former.form(&others).await?;
         let id = standing.cluster().context("this machine is in no cluster")?;
         tokio::spawn(follow_addresses(Arc::downgrade(&peers), meeting.addresses));
         tokio::spawn(keep_hints(Arc::downgrade(&peers), hints));
         let joined = match standing {
             Standing::Worker(_) => {
                 store.shutdown().await;
-                tokio::spawn(greet(Arc::clone(&former), Arc::clone(&peers)));
-                let joined = places.read_joined()?.context("this worker's place is gone")?;
+                tokio::spawn(greet(Arc::clone(&former), others));
+                let joined = places.read_joined().await?.context("this worker's place is gone")?;
                 voters.are(joined.voters.clone());
                 Some(joined)
             }
             Standing::Member(_) | Standing::Blank { .. } => {
-                let membership = store.status().membership;
-                peers.pin(form::pinned(id, membership.members.values()));
-                voters.are(voters::pinned(&membership));
-                tokio::spawn(keep(Arc::clone(&former), Arc::clone(&peers), id));
+                let first = places.first_members().await?;
+                former.pin(&others, id, &first);
+                voters.are(voters::pinned(&store.status().membership));
+                tokio::spawn(keep(Arc::clone(&former), others, id, first));
                 None
             }
         };
@@ -195,20 +190,20 @@ impl Opened {
     }
 }
 
-async fn keep(former: Arc<Former>, peers: Arc<Peers>, cluster: ClusterId) {
-    former.keep(peers, cluster).await;
+async fn keep(former: Arc<Former>, others: Others, cluster: ClusterId, first: Vec<Member>) {
+    former.keep(others, cluster, &first).await;
 }
 
-async fn greet(former: Arc<Former>, peers: Arc<Peers>) {
-    former.greet(peers).await;
+async fn greet(former: Arc<Former>, others: Others) {
+    former.greet(others).await;
 }
 
 async fn open_store(
     options: &Options,
+    disk: OsDisk,
     member: MemberId,
     way: Arc<Late>,
 ) -> anyhow::Result<Arc<Store<TokioRuntime>>> {
-    let disk = OsDisk::open(options.state.join("raft")).context("open the store's folder")?;
     let mut settings = StoreConfig::new(member);
     // Alone, nobody else can lead: there is nothing to be patient for.
     if options.expect > 1 {
@@ -222,16 +217,9 @@ async fn open_store(
     Ok(Arc::new(store.context("open the store")?))
 }
 
-/// A cluster of this machine. It has no name yet, and needs none: nobody is told of the set.
-fn alone(identity: &Identity, files: &StandingFiles) -> anyhow::Result<MemberSet> {
-    let me = Machine {
-        member: identity.member.0,
-        name: String::new(),
-        public_key: identity.key.public().to_vec(),
-    };
-    let set = MemberSet::new(form::random_cluster()?, [me]);
-    files.accept(&set)?;
-    Ok(set)
+/// This machine, as it introduces itself.
+fn machine(identity: &Identity, name: String) -> Machine {
+    Machine { member: identity.member.0, name, public_key: identity.key.public().to_vec() }
 }
 
 /// A hint that cannot be read is none.

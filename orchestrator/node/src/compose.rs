@@ -21,6 +21,7 @@ use podium_control::health::Timings;
 use podium_dataplane::overlay::{OverlayConfig, OverlayMode};
 use podium_dataplane::{Dataplane, DataplaneConfig, Endpoint};
 use podium_dns::{SharedZone, Upstreams, Zone};
+use podium_form::client::SharedClient;
 use podium_images::Images;
 use podium_init::config::{MachineConfig, PEER_PORT};
 use podium_init::protocol::Status as MachineStatus;
@@ -31,7 +32,6 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authority::{ServerNames, Shown};
-use crate::client::SharedClient;
 use crate::cluster::{Cluster, Meeting, Opened, Options};
 use crate::directory::{self, Directory};
 use crate::heartbeat::{Board, Heart, KnownVoters};

@@ -30,15 +30,6 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file; that it is not there is fine. When it returns, it is gone from the disk.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

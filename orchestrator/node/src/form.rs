@@ -1,30 +1,26 @@
-//! Forming and keeping: does what `podium_control::forming` decides, and says how it stands.
+//! The surroundings of `podium_form` on a node, and what a member does beside it.
 //!
-//! One [`Former`] per machine. It answers proposals of others and makes its own, both under one lock, so that what it has
-//! said, what is on its disk and what it decides on are the same. After the store is made it goes on saying hello, pins the
-//! members' keys for the transport, and tells who is missing when there is no leader.
+//! [`Former`] answers the other machines. After the store is made it pins the members' keys for the transport, and tells who is
+//! missing when there is no leader.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use futures::future::BoxFuture;
 use podium_control::forming::{
-    self, ClusterId, Fingerprint, Heard, Hello, Intent, Machine, MemberSet, Quorum, Situation,
-    Standing,
+    self, ClusterId, Fingerprint, Hello, Joined, Machine, MemberSet, Quorum, Standing,
 };
-use podium_peer::{Joined, Peers, Pinned, Protocol, Services, Session};
-use podium_store::{Member, MemberId, Message, Status, Store, StoreHandle as _, TokioRuntime};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use podium_form::{Company, Ears, FormError, Founding, Ground, Hellos};
+use podium_peer::{Peers, Pinned, Protocol, Services, Session};
+use podium_store::{
+    Member, MemberId, Message, Status, Store, StoreError, StoreHandle as _, TokioRuntime,
+};
+use tokio::sync::watch;
 
 use crate::directory;
-use crate::standing::StandingFiles;
 use crate::voters::{self, Voters};
-
-/// Hellos by the keys of their machines.
-type Hellos = BTreeMap<Fingerprint, Heard>;
 
 /// What other nodes may ask of this one, besides the store; see `podium_peer::Services`.
 pub(crate) trait NodeSessions: Send + Sync {
@@ -41,221 +37,84 @@ pub(crate) trait Places: Send + Sync {
     fn give(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>>;
 }
 
-/// What a former is made with.
-pub(crate) struct Founding {
-    /// This machine.
-    pub(crate) me: Machine,
-    /// How many machines form the cluster.
-    pub(crate) expect: u32,
-    /// How it stands now, and where that is kept.
-    pub(crate) standing: Standing,
-    /// See `standing`.
-    pub(crate) files: StandingFiles,
-    /// The store, which may be blank.
-    pub(crate) store: Arc<Store<TokioRuntime>>,
-    /// The monotonic clock.
-    pub(crate) clock: Arc<dyn Fn() -> Duration + Send + Sync>,
-    /// Whoever was silent for longer is missing.
-    pub(crate) patience: Duration,
-    /// Between two looks.
-    pub(crate) interval: Duration,
+/// What a node stands on.
+pub(crate) struct NodeGround {
+    begun: Instant,
+    store: Arc<Store<TokioRuntime>>,
+}
+
+impl NodeGround {
+    pub(crate) fn new(store: Arc<Store<TokioRuntime>>) -> Self {
+        Self { begun: Instant::now(), store }
+    }
+}
+
+impl Ground for NodeGround {
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(span))
+    }
+
+    fn fresh(&self) -> io::Result<ClusterId> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(ClusterId(u128::from_le_bytes(bytes)))
+    }
+
+    fn initialise<'a>(&'a self, set: &'a MemberSet) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.store.initialise(podium_form::members(set)))
+    }
+}
+
+/// What the peers hear.
+struct Heard(watch::Receiver<Hellos>);
+
+impl Ears for Heard {
+    fn heard(&self) -> Hellos {
+        self.0.borrow().clone()
+    }
+
+    fn news(&self) -> BoxFuture<'static, ()> {
+        let mut heard = self.0.clone();
+        heard.mark_unchanged();
+        Box::pin(async move {
+            if heard.changed().await.is_err() {
+                // The peers are gone: there is no news any more.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+/// The other machines, and the console.
+pub(crate) struct Others {
+    pub(crate) peers: Arc<Peers>,
     /// One line on what is not well; none when all is.
     pub(crate) trouble: watch::Sender<Option<String>>,
-    /// Whom to trust; a member keeps it as its store's membership is.
-    pub(crate) voters: Voters,
 }
 
-/// See the module.
-pub(crate) struct Former {
-    founding: Founding,
-    standing: Mutex<Standing>,
-    heard: OnceLock<watch::Receiver<Hellos>>,
-    /// Gives places, once this machine is a member.
-    pub(crate) places: OnceLock<Arc<dyn Places>>,
-    /// Sessions of other nodes, once there is somebody to serve them.
-    pub(crate) sessions: OnceLock<Arc<dyn NodeSessions>>,
-}
-
-/// What one look came to.
-struct Look {
-    hello: Hello,
-    report: String,
-    conflict: Option<String>,
-    proposals: Option<(MemberSet, Vec<Fingerprint>)>,
-    join: Vec<Fingerprint>,
-}
-
-impl Former {
-    pub(crate) fn new(founding: Founding) -> Arc<Self> {
-        let standing = Mutex::new(founding.standing.clone());
-        Arc::new(Self {
-            founding,
-            standing,
-            heard: OnceLock::new(),
-            places: OnceLock::new(),
-            sessions: OnceLock::new(),
-        })
+impl Company for Others {
+    fn say(&self, hello: Hello) {
+        self.peers.say(hello);
     }
 
-    /// What this machine says before it has heard anybody.
-    pub(crate) fn first_hello(&self) -> Hello {
-        let Founding { me, expect, standing, .. } = &self.founding;
-        Hello {
-            machine: me.clone(),
-            expect: *expect,
-            standing: standing.clone(),
-            sees: BTreeMap::new(),
-            choice: None,
-        }
+    fn propose(&self, to: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.peers.propose(to, set))
     }
 
-    /// Forms the cluster with others or joins theirs, if this machine is in none; returns how it stands then: as a member or a
-    /// worker.
-    pub(crate) async fn form(&self, peers: &Arc<Peers>) -> anyhow::Result<Standing> {
-        let mut heard = peers.heard();
-        // Only the first call sets it, with the same channel.
-        let _ = self.heard.set(heard.clone());
-        let mut proposing = JoinSet::new();
-        let mut asked = BTreeSet::new();
-        let mut refused = None;
-        loop {
-            let standing = self.standing.lock().await.clone();
-            if standing.cluster().is_some() {
-                return Ok(standing);
-            }
-            heard.mark_unchanged();
-            let look = self.look().await?;
-            peers.say(look.hello);
-            let complaint = refused.take().or_else(|| peers.complaint());
-            let complaint = complaint.map(|text| format!("; {text}"));
-            self.tell(Some(look.report + &complaint.unwrap_or_default()));
-            if !look.join.is_empty() {
-                match self.join(peers, &look.join).await? {
-                    Ok(()) => continue,
-                    Err(reason) => refused = Some(reason),
-                }
-            }
-            if let Some((set, to)) = look.proposals {
-                for to in to.into_iter().filter(|to| asked.insert(*to)) {
-                    let (peers, set) = (Arc::clone(peers), set.clone());
-                    let patience = self.founding.patience;
-                    proposing.spawn(async move {
-                        let answer = tokio::time::timeout(patience, peers.propose(to, set)).await;
-                        if let Ok(Err(reason)) = answer {
-                            tracing::info!(%to, reason, "a proposal was not accepted");
-                        }
-                        to
-                    });
-                }
-            }
-            tokio::select! {
-                _ = heard.changed() => {}
-                Some(done) = proposing.join_next() => {
-                    if let Ok(to) = done {
-                        asked.remove(&to);
-                    }
-                }
-                () = tokio::time::sleep(self.founding.interval) => {}
-            }
-        }
+    fn join(&self, to: Fingerprint, me: Machine) -> BoxFuture<'_, Result<Joined, String>> {
+        Box::pin(self.peers.join(to, me))
     }
 
-    /// Decides, and does at once what concerns this machine alone.
-    async fn look(&self) -> anyhow::Result<Look> {
-        let mut standing = self.standing.lock().await;
-        loop {
-            let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
-            let situation = self.situation(&standing, &heard)?;
-            let decision = forming::decide(&situation);
-            let conflict = forming::conflict(&situation);
-            let mut proposals = None;
-            let mut join = Vec::new();
-            let mut next = None;
-            for intent in decision.intents {
-                match intent {
-                    Intent::Accept(set) => {
-                        self.founding.files.accept(&set)?;
-                        tracing::info!(cluster = %set.cluster, "proposing a cluster");
-                        next = Some(Standing::Blank { accepted: Some(set) });
-                    }
-                    Intent::Release => {
-                        self.founding.files.release()?;
-                        next = Some(Standing::Blank { accepted: None });
-                    }
-                    Intent::Initialise => next = self.initialise(&standing).await?,
-                    Intent::Propose(to) => {
-                        if let Standing::Blank { accepted: Some(set) } = &*standing {
-                            proposals.get_or_insert((set.clone(), Vec::new())).1.push(to);
-                        }
-                    }
-                    Intent::Join { through, .. } => join = through,
-                }
-            }
-            if let Some(next) = next {
-                *standing = next;
-                continue;
-            }
-            let hello = Hello {
-                machine: self.founding.me.clone(),
-                expect: self.founding.expect,
-                standing: standing.clone(),
-                sees: decision.sees,
-                choice: decision.choice,
-            };
-            return Ok(Look { hello, report: decision.report, conflict, proposals, join });
-        }
-    }
-
-    /// Asks one machine of the cluster after the other for a place. The inner error is the last one's reason.
-    async fn join(
-        &self,
-        peers: &Peers,
-        through: &[Fingerprint],
-    ) -> anyhow::Result<Result<(), String>> {
-        let mut last = String::new();
-        for to in through {
-            match peers.join(*to, self.founding.me.clone()).await {
-                Ok(joined) => {
-                    let mut standing = self.standing.lock().await;
-                    if *standing != (Standing::Blank { accepted: None }) {
-                        return Ok(Ok(()));
-                    }
-                    self.founding.files.keep_joined(&joined)?;
-                    tracing::info!(cluster = %joined.cluster, "joined a cluster");
-                    *standing = Standing::Worker(joined.cluster);
-                    return Ok(Ok(()));
-                }
-                Err(reason) => last = reason,
-            }
-        }
-        Ok(Err(last))
-    }
-
-    fn situation<'a>(
-        &'a self,
-        standing: &'a Standing,
-        heard: &'a Hellos,
-    ) -> anyhow::Result<Situation<'a>> {
-        Ok(Situation {
-            me: &self.founding.me,
-            expect: self.founding.expect,
-            standing,
-            heard,
-            now: (self.founding.clock)(),
-            patience: self.founding.patience,
-            fresh: random_cluster()?,
-        })
-    }
-
-    /// Makes the store with exactly the accepted set.
-    async fn initialise(&self, standing: &Standing) -> anyhow::Result<Option<Standing>> {
-        let Standing::Blank { accepted: Some(set) } = standing else { return Ok(None) };
-        initialise(&self.founding.store, &self.founding.files, set).await?;
-        Ok(Some(Standing::Member(set.cluster)))
+    fn complaint(&self) -> Option<String> {
+        self.peers.complaint()
     }
 
     fn tell(&self, line: Option<String>) {
-        self.founding.trouble.send_if_modified(|known| {
+        self.trouble.send_if_modified(|known| {
             let news = *known != line;
             if news {
                 if let Some(line) = &line {
@@ -266,65 +125,98 @@ impl Former {
             news
         });
     }
+}
+
+/// See the module.
+pub(crate) struct Former {
+    former: podium_form::Former,
+    store: Arc<Store<TokioRuntime>>,
+    /// Whom to trust; a member keeps it as its store's membership is.
+    voters: Voters,
+    /// Gives places, once this machine is a member.
+    pub(crate) places: OnceLock<Arc<dyn Places>>,
+    /// Sessions of other nodes, once there is somebody to serve them.
+    pub(crate) sessions: OnceLock<Arc<dyn NodeSessions>>,
+}
+
+impl Former {
+    pub(crate) fn new(
+        founding: Founding,
+        store: Arc<Store<TokioRuntime>>,
+        voters: Voters,
+    ) -> Arc<Self> {
+        let former = podium_form::Former::new(founding);
+        let (places, sessions) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { former, store, voters, places, sessions })
+    }
+
+    /// What this machine says before it has heard anybody.
+    pub(crate) fn first_hello(&self) -> Hello {
+        self.former.first_hello()
+    }
+
+    /// Forms the cluster with others or joins theirs, if this machine is in none; returns how it stands then: as a member or a
+    /// worker.
+    pub(crate) async fn form(&self, others: &Others) -> Result<Standing, FormError> {
+        self.former.listen(Arc::new(Heard(others.peers.heard())));
+        self.former.form(others).await
+    }
 
     /// Says hello as a worker; never returns.
-    pub(crate) async fn greet(self: Arc<Self>, peers: Arc<Peers>) -> ! {
-        let mut heard = peers.heard();
-        let _ = self.heard.set(heard.clone());
-        loop {
-            heard.mark_unchanged();
-            match self.look().await {
-                Ok(look) => {
-                    peers.say(look.hello);
-                    self.tell(look.conflict);
-                }
-                Err(error) => tracing::error!("{error:#}"),
-            }
-            tokio::select! {
-                _ = heard.changed() => {}
-                () = tokio::time::sleep(self.founding.interval) => {}
-            }
-        }
+    pub(crate) async fn greet(self: Arc<Self>, others: Others) -> ! {
+        self.former.greet(&others).await
+    }
+
+    /// Pins the members for the transport. Damage may have cost the store the knowledge of who they are; then it is mended by
+    /// the `first`.
+    pub(crate) fn pin(&self, others: &Others, cluster: ClusterId, first: &[Member]) {
+        let members = self.store.status().membership.members;
+        let pins = match members.is_empty() {
+            true => pinned(cluster, first.iter()),
+            false => pinned(cluster, members.values()),
+        };
+        others.peers.pin(pins);
     }
 
     /// Says hello as a member, pins the members, and tells what keeps the cluster from serving; never returns.
-    pub(crate) async fn keep(self: Arc<Self>, peers: Arc<Peers>, cluster: ClusterId) -> ! {
-        let mut heard = peers.heard();
-        let _ = self.heard.set(heard.clone());
-        let mut led = (self.founding.clock)();
+    pub(crate) async fn keep(
+        self: Arc<Self>,
+        others: Others,
+        cluster: ClusterId,
+        first: &[Member],
+    ) -> ! {
+        let Founding { ground, patience, .. } = self.former.founding();
+        let mut led = ground.now();
         loop {
-            heard.mark_unchanged();
-            let status = self.founding.store.status();
-            peers.pin(pinned(cluster, status.membership.members.values()));
-            self.founding.voters.are(voters::pinned(&status.membership));
-            let now = (self.founding.clock)();
+            let news = self.former.news();
+            let status = self.store.status();
+            self.pin(&others, cluster, first);
+            self.voters.are(voters::pinned(&status.membership));
+            let now = ground.now();
             if self.is_led(&status, now) {
                 led = now;
             }
-            match self.look().await {
+            match self.former.look().await {
                 Ok(look) => {
                     let seen = look.hello.sees.clone();
-                    peers.say(look.hello);
-                    let silent = now.saturating_sub(led) > self.founding.patience;
+                    others.say(look.hello);
+                    let silent = now.saturating_sub(led) > *patience;
                     let voters = status.membership.members.values();
                     let members = voters.filter(|it| status.membership.is_voter(it.id));
                     let lost = silent.then(|| self.missing(cluster, members, &seen));
-                    self.tell(lost.or(look.conflict));
+                    others.tell(lost.or(look.conflict));
                 }
-                Err(error) => tracing::error!("{error:#}"),
+                Err(error) => tracing::error!("{:#}", anyhow::Error::new(error)),
             }
-            tokio::select! {
-                _ = heard.changed() => {}
-                () = tokio::time::sleep(self.founding.interval) => {}
-            }
+            self.former.pause(news).await;
         }
     }
 
     /// Whether there is a leader that can lead. One that has lost its quorum goes on calling itself the leader, and followers
     /// that cannot elect another remember the last.
     fn is_led(&self, status: &Status, now: Duration) -> bool {
-        let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
-        let patience = self.founding.patience;
+        let heard = self.former.heard();
+        let patience = self.former.founding().patience;
         let is_heard = |member: &Member| {
             member.id == status.member
                 || heard
@@ -345,9 +237,9 @@ impl Former {
         members: impl Iterator<Item = &'a Member>,
         seen: &BTreeMap<Fingerprint, String>,
     ) -> String {
-        let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
+        let heard = self.former.heard();
         // Whoever has not been heard since this machine's boot is known by the objects of the cluster.
-        let known = directory::names(&self.founding.store.local());
+        let known = directory::names(&self.store.local());
         let name = |member: &Member| {
             let key = Fingerprint::of(&member.public_key);
             let name = heard.get(&key).map(|heard| &heard.hello.machine.name);
@@ -355,57 +247,21 @@ impl Former {
             (key, name.unwrap_or_else(|| format!("key {key}")))
         };
         let voters = members.map(name).collect();
-        let me = self.founding.me.fingerprint();
+        let me = self.former.founding().me.fingerprint();
         let seen = seen.keys().copied().collect();
         forming::quorum(&Quorum { cluster, me, voters: &voters, seen: &seen })
     }
 }
 
-/// A name for a cluster that may be made.
-pub(crate) fn random_cluster() -> anyhow::Result<ClusterId> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(ClusterId(u128::from_le_bytes(bytes)))
-}
-
-/// Makes the store of a cluster with exactly these members, and keeps that it was.
-pub(crate) async fn initialise(
-    store: &Store<TokioRuntime>,
-    files: &StandingFiles,
-    set: &MemberSet,
-) -> anyhow::Result<()> {
-    let members = set.machines.values().map(|machine| Member {
-        id: MemberId(machine.member),
-        public_key: machine.public_key.clone(),
-    });
-    store.initialise(members.collect()).await.context("form the cluster")?;
-    files.join(set.cluster)?;
-    tracing::info!(cluster = %set.cluster, members = set.machines.len(), "a cluster is formed");
-    Ok(())
-}
-
 /// The members for the transport.
-pub(crate) fn pinned<'a>(cluster: ClusterId, members: impl Iterator<Item = &'a Member>) -> Pinned {
+fn pinned<'a>(cluster: ClusterId, members: impl Iterator<Item = &'a Member>) -> Pinned {
     let keys = members.map(|member| (member.id, member.public_key.clone())).collect();
     Pinned { cluster: Some(cluster), keys }
 }
 
 impl Services for Former {
     fn propose(&self, from: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            let mut standing = self.standing.lock().await;
-            let heard = self.heard.get().map(|heard| heard.borrow().clone()).unwrap_or_default();
-            let situation =
-                self.situation(&standing, &heard).map_err(|error| format!("{error:#}"))?;
-            forming::consider(&situation, from, &set).map_err(|refusal| refusal.to_string())?;
-            if *standing == (Standing::Blank { accepted: Some(set.clone()) }) {
-                return Ok(());
-            }
-            self.founding.files.accept(&set).map_err(|error| format!("{error:#}"))?;
-            tracing::info!(cluster = %set.cluster, %from, "accepted a cluster");
-            *standing = Standing::Blank { accepted: Some(set) };
-            Ok(())
-        })
+        Box::pin(self.former.consider(from, set))
     }
 
     fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {
@@ -418,7 +274,7 @@ impl Services for Former {
     }
 
     fn store(&self, from: MemberId, message: Message) -> BoxFuture<'_, Option<Message>> {
-        Box::pin(async move { Some(self.founding.store.serve(from, message).await) })
+        Box::pin(async move { Some(self.store.serve(from, message).await) })
     }
 
     fn knows(&self, key: &[u8]) -> bool {

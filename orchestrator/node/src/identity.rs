@@ -1,7 +1,7 @@
 //! What makes this machine itself: its id in the store, and the key by which others know it.
 //!
 //! Both are on STATE, made once, never used again for another. What cluster the machine belongs to is in
-//! [`crate::standing`]; the cluster's authority is in the store ([`crate::authority`]).
+//! `podium_form::StandingFiles`; the cluster's authority is in the store ([`crate::authority`]).
 
 use std::path::Path;
 

@@ -19,7 +19,6 @@
 
 mod admit;
 mod authority;
-mod client;
 mod cluster;
 mod compose;
 mod credential;
@@ -42,7 +41,6 @@ mod register;
 mod services;
 mod sessions;
 mod sinks;
-mod standing;
 mod streams;
 mod voters;
 mod worker;

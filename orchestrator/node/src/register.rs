@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use crate::client::{Refusal, SharedClient};
 use crate::overlay::Published;
 use crate::sinks;
+use podium_form::client::{Refusal, SharedClient};
 
 /// Facts change seldom (images, pressure); looking is cheap.
 const LOOK: Duration = Duration::from_secs(10);

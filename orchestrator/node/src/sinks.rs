@@ -13,7 +13,7 @@ use podium_types::kind::resources;
 use podium_types::{ObjectKey, object};
 use tokio::sync::mpsc;
 
-use crate::client::{Refusal, SharedClient};
+use podium_form::client::{Refusal, SharedClient};
 
 /// How often a report is joined anew to a status that somebody else has changed meanwhile.
 const ATTEMPTS: usize = 5;

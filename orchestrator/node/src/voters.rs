@@ -10,11 +10,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use podium_peer::Joined;
+use futures::executor::block_on;
+use podium_control::forming::Joined;
+use podium_form::StandingFiles;
 use podium_store::Membership;
 use tokio::sync::watch;
-
-use crate::standing::StandingFiles;
 
 /// Public keys (SubjectPublicKeyInfo, DER).
 pub(crate) type Keys = BTreeSet<Vec<u8>>;
@@ -85,8 +85,9 @@ impl Hearsay {
         self.joined.voters = self.voters.keys().into_iter().collect();
         tracing::info!(voters = self.joined.voters.len(), "the voters have changed");
         // After a start it would trust those of before, of whom one tells again.
-        if let Err(error) = self.files.keep_joined(&self.joined) {
-            tracing::warn!("cannot keep who votes: {error:#}");
+        // It takes as long as a small file takes to be synced, and is seldom.
+        if let Err(error) = block_on(self.files.keep_joined(&self.joined)) {
+            tracing::warn!("cannot keep who votes: {:#}", anyhow::Error::new(error));
         }
     }
 }
@@ -95,6 +96,7 @@ impl Hearsay {
 mod tests {
     use super::*;
     use podium_control::forming::ClusterId;
+    use podium_store::disk::memory::MemoryDisk;
     use podium_store::{Member, MemberId};
 
     #[test]
@@ -121,22 +123,21 @@ mod tests {
 
     #[test]
     fn what_was_told_outlives_a_start() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = StandingFiles::new(folder.path());
+        let files = StandingFiles::new(Arc::new(MemoryDisk::new()));
         let joined = Joined {
             cluster: ClusterId(1),
             authority_pem: "pem".to_owned(),
             pods: "10.244.3.0/24".to_owned(),
             voters: vec![vec![1]],
         };
-        files.keep_joined(&joined).expect("kept");
+        block_on(files.keep_joined(&joined)).expect("kept");
         let voters = Voters::new(joined.voters.clone());
         let mut hearsay = Hearsay::new(voters.clone(), joined.clone(), files.clone());
         hearsay.told(Vec::new());
         assert!(voters.has(&[1]));
         hearsay.told(vec![vec![3], vec![2]]);
         assert!(!voters.has(&[1]) && voters.has(&[2]) && voters.has(&[3]));
-        let kept = files.read_joined().expect("read").expect("joined");
+        let kept = block_on(files.read_joined()).expect("read").expect("joined");
         assert_eq!(kept, Joined { voters: vec![vec![2], vec![3]], ..joined });
     }
 }

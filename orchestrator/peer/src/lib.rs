@@ -37,7 +37,6 @@ mod proof;
 mod tls;
 
 pub use identity::{IdentityError, NodeKey};
-pub use meet::Joined;
 pub use pace::Pace;
 pub use peers::{Config, Peers, Services, StartError};
 pub use pinned::Pinned;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podium_control::forming::{ClusterId, Fingerprint, Hello, Machine, MemberSet};
+use podium_control::forming::{Fingerprint, Hello, Joined, Machine, MemberSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -65,19 +65,6 @@ enum ReplyV1 {
     Accepted,
     Refused(String),
     Joined(Box<Joined>),
-}
-
-/// What a machine is told that has got a place in a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Joined {
-    /// Which cluster.
-    pub cluster: ClusterId,
-    /// The certificate of the cluster's authority, in PEM.
-    pub authority_pem: String,
-    /// The machine's part of the pod addresses, as `10.244.3.0/24`.
-    pub pods: String,
-    /// The public keys of voters, to ask for everything else.
-    pub voters: Vec<Vec<u8>>,
 }
 
 /// A wish of this machine about another, for the session to it.

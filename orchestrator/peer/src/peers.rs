@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use podium_control::forming::{Fingerprint, Heard, Hello, Machine, MemberSet};
+use podium_control::forming::{
+    Fingerprint, Heard, Hearing, Hello, Joined, Machine, MemberSet, Order,
+};
 use podium_store::{MemberId, Message, Transport};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -19,15 +21,12 @@ use crate::book::Book;
 use crate::complaint::Complaints;
 use crate::identity::NodeKey;
 use crate::link::{self, Call, Lane, PeerTransport};
-use crate::meet::{self, Command, GOSSIP_MAX, HelloFrame, Joined};
+use crate::meet::{self, Command, GOSSIP_MAX, HelloFrame};
 use crate::pace::Pace;
 use crate::pinned::Pinned;
 use crate::proof::TokenKeys;
 use crate::tls::{Protocol, Secured, Session, Tls};
 use crate::{discover, listen};
-
-/// What is remembered of other machines; those heard the longest ago make room.
-const HEARD_MAX: usize = 256;
 
 /// What a machine needs to speak to others.
 pub struct Config {
@@ -140,7 +139,7 @@ pub(crate) struct Shared {
     pub(crate) pinned: watch::Sender<Pinned>,
     pub(crate) budget: Semaphore,
     heard: watch::Sender<BTreeMap<Fingerprint, Heard>>,
-    counts: Mutex<BTreeMap<Fingerprint, (u64, u64)>>,
+    hearing: Mutex<Hearing>,
     links: Mutex<Option<Links>>,
     book: Mutex<Book>,
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -191,7 +190,7 @@ impl Peers {
             pinned: watch::Sender::new(Pinned::default()),
             budget: Semaphore::new(link::BUDGET_UNITS),
             heard: watch::Sender::new(BTreeMap::new()),
-            counts: Mutex::new(BTreeMap::new()),
+            hearing: Mutex::default(),
             links: Mutex::new(Some(BTreeMap::new())),
             book: Mutex::new(Book::new(me, (pace.retry_min, pace.retry_max))),
             clock: config.clock,
@@ -396,37 +395,11 @@ impl Shared {
         for (other, addresses) in frame.known.iter().take(GOSSIP_MAX) {
             self.learn(addresses, Some(*other));
         }
-        let older = {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let older = counts
-                .get(&key)
-                .is_some_and(|(epoch, count)| *epoch == frame.epoch && *count > frame.count);
-            if counts.len() >= HEARD_MAX {
-                counts.clear();
-            }
-            if !older {
-                counts.insert(key, (frame.epoch, frame.count));
-            }
-            older
-        };
         let now = self.now();
-        self.heard.send_if_modified(|heard| {
-            let Some(known) = heard.get_mut(&key) else {
-                if asked {
-                    make_room(heard);
-                    heard.insert(key, Heard { hello: frame.hello, at: now });
-                }
-                return asked;
-            };
-            let news = !older && known.hello != frame.hello;
-            if news {
-                known.hello = frame.hello;
-            }
-            if asked {
-                known.at = now;
-            }
-            news || asked
-        });
+        let order = Order { epoch: frame.epoch, count: frame.count };
+        let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.heard
+            .send_if_modified(|heard| hearing.hear(heard, (key, frame.hello, order), asked, now));
         Some(())
     }
 
@@ -472,13 +445,6 @@ impl Shared {
             // After the end: a queue that nobody reads.
             None => mpsc::channel(1).0,
         }
-    }
-}
-
-fn make_room(heard: &mut BTreeMap<Fingerprint, Heard>) {
-    if heard.len() >= HEARD_MAX {
-        let oldest = heard.iter().min_by_key(|(_, heard)| heard.at).map(|(key, _)| *key);
-        oldest.map(|key| heard.remove(&key));
     }
 }
 

@@ -342,6 +342,20 @@ fn three_blank_machines_form_one_cluster_and_a_fourth_joins_it() {
 }
 
 #[test]
+fn only_members_are_asked_for_a_place_while_one_is_heard() {
+    let mut model = Model::new(4, 3);
+    let cluster = ClusterId(8);
+    model.slots[0].standing = Standing::Worker(cluster);
+    model.slots[1].standing = Standing::Member(cluster);
+    model.step(&Event::Hello(0, 3));
+    let key = |at: usize| model.slots[at].machine.fingerprint();
+    let (worker, member) = (key(0), key(1));
+    assert_eq!(model.decide(3).intents, [Intent::Join { cluster, through: vec![worker] }]);
+    model.step(&Event::Hello(1, 3));
+    assert_eq!(model.decide(3).intents, [Intent::Join { cluster, through: vec![member] }]);
+}
+
+#[test]
 fn a_chain_without_its_third_link_never_forms() {
     for middle in 0..3 {
         let mut model = Model::new(3, 3);

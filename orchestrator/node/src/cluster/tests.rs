@@ -22,13 +22,14 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::admit::Admission;
 use crate::authority::Authority;
-use crate::client::{SharedClient, Voter};
 use crate::directory::Directory;
 use crate::heartbeat::Board;
-use crate::place::Applicant;
+use crate::place;
 use crate::sessions::Sessions;
 use crate::streams::remote;
 use crate::voters::Keys;
+use podium_form::Applicant;
+use podium_form::client::{SharedClient, Voter};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const PORT: u16 = 26444;
@@ -253,7 +254,7 @@ async fn start(
     let client: SharedClient = Arc::new(Voter::new(pipeline.clone(), &name));
     let key = cluster.identity.key.public().to_vec();
     let applicant = Applicant { name, key, voter: true };
-    let pods = applicant.take(&client, || store.local(), &trouble).await;
+    let pods = place::take(&applicant, &client, || store.local(), &trouble).await;
     let admission = Admission {
         pipeline: pipeline.clone(),
         cluster: cluster.id,

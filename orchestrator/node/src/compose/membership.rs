@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicUsize;
 
 use podium_api::Pipeline;
 use podium_api::seams::{Clock, SystemIds};
+use podium_control::forming::Joined;
+use podium_form::Applicant;
+use podium_form::client::{SharedClient, Voter};
 use podium_init::config::MachineConfig;
 use podium_link::Cidr;
-use podium_peer::Joined;
 use podium_store::{HistoryLimits, Mirror, Store, StoreHandle, TokioRuntime};
 use tokio::sync::watch;
 
@@ -16,11 +18,10 @@ use super::STATE;
 use super::ranges::pipeline_config;
 use crate::admit::Admission;
 use crate::authority::Authority;
-use crate::client::{SharedClient, Voter};
 use crate::cluster::Cluster;
 use crate::credential::Keeper;
 use crate::directory::{self, Directory};
-use crate::place::Applicant;
+use crate::place;
 use crate::voters::Hearsay;
 use crate::worker::{self, AnyVoter, Remote};
 
@@ -56,7 +57,7 @@ pub(super) async fn voter(
     let key = cluster.identity.key.public().to_vec();
     let applicant = Applicant { name: name.to_owned(), key, voter: true };
     let authority = Arc::new(Authority::obtain(&*state).await?);
-    let node_pods = applicant.take(&client, || state.local(), no_place).await;
+    let node_pods = place::take(&applicant, &client, || state.local(), no_place).await;
     let directory = directory::follow(Arc::clone(&state), &cluster.voters);
     let admission = Admission {
         pipeline: pipeline.clone(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::wire::{Answer, Ask, FRAME_BYTES, PATIENCE};
 use super::{Dial, Session};
-use crate::client::{Client, Refusal};
+use podium_form::client::{Client, Refusal};
 
 /// Sessions that wait for the next call. A node's parts seldom call at the same time.
 const IDLE_MAX: usize = 4;

@@ -115,7 +115,7 @@ async fn make(pipeline: &Pipeline, user: &User, call: Ask) -> Answer {
 }
 
 fn refused(status: Status) -> Answer {
-    crate::client::Refusal::from(status).into()
+    podium_form::client::Refusal::from(status).into()
 }
 
 async fn send_share<S>(stream: S, desk: &Desk, node: &str) -> Result<(), ServeError>

@@ -12,7 +12,7 @@ use podium_types::{GroupResource, ObjectKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::Refusal;
+use podium_form::client::Refusal;
 
 /// The largest value of the store (1.5 MiB) and what belongs to it; a share comes in parts of this size at most.
 pub(super) const FRAME_BYTES: usize = 4 * 1024 * 1024;

@@ -18,9 +18,9 @@ use super::super::follow::follow;
 use super::super::{Desk, Visitor, serve};
 use super::*;
 use crate::authority::Authority;
-use crate::client::SharedClient;
 use crate::sinks;
 use crate::voters::Voters;
+use podium_form::client::SharedClient;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

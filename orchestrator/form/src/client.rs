@@ -1,6 +1,6 @@
 //! The API as the parts of this node use it: they read and write objects as the node's user, wherever the API is.
 //!
-//! On a voter that is the pipeline of this process ([`Voter`]). The parts (status, events, registration) do not know.
+//! On a voter that is the pipeline of this process ([`Voter`]). The parts (place, status, events, registration) do not know.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use serde_json::Value;
 use podium_lead::calls;
 
 /// Shared by the parts.
-pub(crate) type SharedClient = Arc<dyn Client>;
+pub type SharedClient = Arc<dyn Client>;
 
 /// See the module.
-pub(crate) trait Client: Send + Sync {
+pub trait Client: Send + Sync {
     /// The object as it is now, with its `metadata.resourceVersion`; `None` if there is none.
     fn get<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Value>, Refusal>>;
 
@@ -28,23 +28,25 @@ pub(crate) trait Client: Send + Sync {
 /// Why the API did not do it: the part of a [`Status`] that a program or a log needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// The HTTP status.
-    pub(crate) code: u16,
+    pub code: u16,
     /// `NotFound`, `Conflict`, ….
-    pub(crate) reason: String,
+    pub reason: String,
     /// For people.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 impl Refusal {
     /// Whether this is the reason.
-    pub(crate) fn is(&self, reason: &str) -> bool {
+    #[must_use]
+    pub fn is(&self, reason: &str) -> bool {
         self.reason == reason
     }
 
     /// Whether it may go better later, without anything else being done.
-    pub(crate) fn may_pass(&self) -> bool {
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
         self.code >= 500 || self.code == 429
     }
 }
@@ -56,14 +58,15 @@ impl From<Status> for Refusal {
 }
 
 /// The client of a node that has the API in its own process.
-pub(crate) struct Voter {
+pub struct Voter {
     pipeline: Pipeline,
     user: User,
 }
 
 impl Voter {
     /// For the parts of the node of this name.
-    pub(crate) fn new(pipeline: Pipeline, node: &str) -> Self {
+    #[must_use]
+    pub fn new(pipeline: Pipeline, node: &str) -> Self {
         Self { pipeline, user: User::system(&format!("node:{node}")) }
     }
 }
