@@ -34,7 +34,7 @@ if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRO
 	apt-get install -y -qq --no-install-recommends $$missing; fi
 endef
 
-.PHONY: help up down image test lint unit sim sim-all planted vm bench clean build-deps run-deps test-deps programs
+.PHONY: help up down image test lint unit sim loss sim-all planted vm bench clean build-deps run-deps test-deps programs
 help:
 	@echo "make up      boot a cluster in QEMU           (NODES=$(NODES) MEMORY=$(MEMORY) NAME=$(NAME))"
 	@echo "make down    shut it down"
@@ -91,8 +91,13 @@ sim:
 	cargo run --release --locked -p podium-sim $(if $(BUG),--features planted-bugs) -- --seed $(SEED) --steps $(STEPS) \
 	$(if $(filter command%,$(origin NODES)),--nodes $(NODES)) $(if $(LOAD),--load $(LOAD)) $(if $(BUG),--bug $(BUG))
 
+# One seed of one of the promises about lost machines: machine, leader or silence.
+loss:
+	cargo run --release --locked -p podium-sim -- loss --seeds 1 --first $(SEED) $(if $(CLAIM),--claim $(CLAIM))
+
 sim-all:
 	cargo run --release --locked -p podium-sim -- run --seeds $(SEEDS)
+	cargo run --release --locked -p podium-sim -- loss --seeds $(SEEDS)
 
 # Mistakes that are made on purpose, each of which must be found. Only the simulator is built with them, and never the node.
 planted:

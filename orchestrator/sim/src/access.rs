@@ -4,12 +4,15 @@
 //! As in the real cluster, a write runs its whole pipeline where it arrives, mostly on the leader; now and then on
 //! another voter, whose store passes the transaction on, so that two servers decide at the same time.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::rt::AsyncRuntime;
 use podium_api::patch::Patch;
-use podium_api::pipeline::{Config, DeleteOptions, Propagation, ReadOptions, WriteOptions};
+use podium_api::pipeline::{
+    Cidr, Config, DeleteOptions, PodRange, Propagation, ReadOptions, WriteOptions,
+};
 use podium_api::seams::{Clock, Ids};
 use podium_api::status::Status;
 use podium_api::{Pipeline, Target, User};
@@ -18,7 +21,7 @@ use podium_types::kind::resources;
 use podium_types::{GroupResource, Now, ObjectKey};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Load};
 use crate::executor;
 use crate::network::{Lost, Work};
 use crate::runtime::{SimRuntime, Sleep};
@@ -54,7 +57,12 @@ impl Ids for SeededIds {
 
 /// The pipeline of a node over a store.
 pub(crate) fn pipeline(cluster: &Cluster, node: u16, store: Arc<dyn StoreHandle>) -> Pipeline {
-    let config = Config { bugs: cluster.mistakes().api, ..Config::default() };
+    let mut config = Config { bugs: cluster.mistakes().api, ..Config::default() };
+    // Where nodes are simulated whole they say themselves which addresses they have.
+    if cluster.load() == Load::Forming {
+        let cidr = Cidr::new(Ipv4Addr::new(10, 244, 0, 0), 16);
+        config.pods = Some(PodRange { cidr, node_prefix: 24 });
+    }
     Pipeline::new(store, Arc::new(NodeTime(node)), Arc::new(SeededIds), config)
 }
 

@@ -17,10 +17,11 @@ use crate::agent::host::{Host, Running};
 use crate::disk::SimDisk;
 use crate::executor::{self, Life, NodeClock};
 use crate::fault::{Coverage, Fault};
+use crate::forming::{self, Census, Meeting};
 use crate::ledger::{Fact, Ledger, Violation};
 use crate::mistake::Mistakes;
 use crate::network::Network;
-use crate::network::seam::{Serve, member_of};
+use crate::network::seam::{Serve, member_of, node_of};
 use crate::pulse::Pulse;
 use crate::rules::Rules;
 use crate::runtime::{SimRuntime, Sleep};
@@ -39,6 +40,7 @@ pub struct Cluster {
     coverage: Coverage,
     ledger: Arc<Mutex<Ledger>>,
     rules: Arc<Mutex<Rules>>,
+    census: Arc<Mutex<Census>>,
     mistakes: Mistakes,
     log_limits: LogLimits,
     load: Load,
@@ -51,6 +53,8 @@ pub enum Load {
     Store,
     /// The leader's controllers and scheduler, and an agent on each node: users use the API.
     Orchestrator,
+    /// What makes a cluster of blank machines, and then as [`Load::Store`].
+    Forming,
 }
 
 impl fmt::Display for Load {
@@ -58,12 +62,19 @@ impl fmt::Display for Load {
         f.write_str(match self {
             Self::Store => "store",
             Self::Orchestrator => "orchestrator",
+            Self::Forming => "forming",
         })
     }
 }
 
 struct Node {
     disk: SimDisk,
+    /// The folder of the machine's identity, on the same drive.
+    identity: SimDisk,
+    /// How many new drives it has had.
+    generation: u16,
+    /// The sessions of this life.
+    meeting: Option<Meeting>,
     host: Option<Host>,
     /// Whether this node leads and its driver has nothing to do.
     idle: bool,
@@ -92,6 +103,7 @@ impl Cluster {
             coverage,
             ledger: Arc::default(),
             rules: Arc::default(),
+            census: Arc::default(),
             mistakes,
             log_limits,
             load,
@@ -103,6 +115,9 @@ impl Cluster {
                 .then(|| Host::new(number, running.clone(), cluster.clone()));
             let node = Node {
                 disk,
+                identity: SimDisk::new(number, cluster.coverage.clone()),
+                generation: 0,
+                meeting: None,
                 host,
                 idle: false,
                 life: None,
@@ -111,8 +126,37 @@ impl Cluster {
                 seen: Seen::default(),
             };
             cluster.lock().insert(number, node);
+            if load == Load::Forming {
+                cluster.identify(number, 0);
+            }
         }
         cluster
+    }
+
+    /// The machine that a node's disk makes it.
+    fn identify(&self, node: u16, generation: u16) {
+        let machine = executor::with(|core| forming::machine(core, node, generation));
+        self.census().install(node, machine);
+    }
+
+    /// Puts a new drive into a node that is off.
+    pub(crate) fn replace_disk(&self, node: u16) {
+        let generation = {
+            let mut nodes = self.lock();
+            let Some(slot) = nodes.get_mut(&node) else { return };
+            slot.disk.wipe();
+            slot.identity.wipe();
+            slot.generation += 1;
+            slot.generation
+        };
+        tracing::info!(node, generation, "a new disk");
+        self.coverage.count(Fault::ReplacedDisk);
+        self.identify(node, generation);
+    }
+
+    /// What machines have said of themselves while they form a cluster.
+    pub(crate) fn census(&self) -> MutexGuard<'_, Census> {
+        self.census.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets go of all nodes when the run is over. They hold the cluster that holds them, so it would stay in memory.
@@ -218,6 +262,16 @@ impl Cluster {
         self.lock().get(&node).map(|node| node.disk.clone())
     }
 
+    /// The folder of a node's identity.
+    pub(crate) fn identity(&self, node: u16) -> Option<SimDisk> {
+        self.lock().get(&node).map(|node| node.identity.clone())
+    }
+
+    /// The member id of a node as it is now.
+    pub(crate) fn member(&self, node: u16) -> MemberId {
+        member_of(node, self.lock().get(&node).map_or(0, |node| node.generation))
+    }
+
     /// The running life of a node.
     #[must_use]
     pub fn life(&self, node: u16) -> Option<Life> {
@@ -243,7 +297,7 @@ impl Cluster {
     pub fn members(&self) -> Vec<Member> {
         self.numbers()
             .into_iter()
-            .map(|node| Member { id: member_of(node), public_key: Vec::new() })
+            .map(|node| Member { id: self.member(node), public_key: Vec::new() })
             .collect()
     }
 
@@ -278,7 +332,8 @@ impl Cluster {
         let Some(store) = self.store(node) else { return };
         let (standing, applied) = (store.standing(), store.local().revision().0);
         if standing.leads {
-            self.ledger().leads(member_of(node), standing.term);
+            let member = self.member(node);
+            self.ledger().leads(member, standing.term);
         }
         let seen = Seen { applied, term: standing.term };
         let back = {
@@ -320,6 +375,7 @@ impl Cluster {
             let Some(slot) = nodes.get_mut(&node) else { return };
             slot.store = None;
             slot.pulse = None;
+            slot.meeting = None;
             slot.seen = Seen::default();
             slot.idle = false;
             let first = slot.life.is_none();
@@ -327,6 +383,7 @@ impl Cluster {
             let life = executor::with(|core| {
                 if !first {
                     slot.disk.cut_power(core);
+                    slot.identity.cut_power(core);
                     if let Some(host) = &slot.host {
                         host.lose_power();
                     }
@@ -370,6 +427,19 @@ impl Cluster {
         }
     }
 
+    /// From now on hellos for this node go here.
+    pub(crate) fn meet_with(&self, node: u16, meeting: &Meeting) {
+        if let Some(node) = self.lock().get_mut(&node) {
+            node.meeting = Some(meeting.clone());
+        }
+    }
+
+    /// What answers hellos on a node that runs.
+    pub(crate) fn meeting(&self, node: u16) -> Option<Meeting> {
+        self.life(node)?;
+        self.lock().get(&node)?.meeting.clone()
+    }
+
     /// From now on beats for this node go here.
     pub(crate) fn hear_with(&self, node: u16, pulse: &Pulse) {
         if let Some(node) = self.lock().get_mut(&node) {
@@ -383,9 +453,10 @@ impl Cluster {
         self.lock().get(&node)?.pulse.clone()
     }
 
-    /// How messages find the store of a node.
-    fn serve(&self, node: u16) -> Option<Serve> {
-        let store = self.store(node)?;
+    /// How messages find the store of a member.
+    fn serve(&self, member: MemberId) -> Option<Serve> {
+        let node = node_of(member);
+        let store = self.store(node).filter(|_| self.member(node) == member)?;
         let cluster = self.clone();
         Some(Arc::new(move |from: MemberId, message| {
             let (store, cluster) = (store.clone(), cluster.clone());
@@ -437,7 +508,7 @@ impl Cluster {
                         "{:?} term {} leader {:?} applied {} index {} last {} snapshot {} full {} {}",
                         status.role,
                         status.term,
-                        status.leader.map(crate::network::seam::node_of),
+                        status.leader.map(node_of),
                         status.applied,
                         status.applied_index,
                         status.last_index,

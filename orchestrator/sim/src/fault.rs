@@ -50,11 +50,19 @@ pub enum Fault {
     ClockJumpBack,
     /// A monotonic clock ran fast or slow.
     ClockDrift,
+    /// A node came back with an empty disk.
+    ReplacedDisk,
+    /// A node that is to form the cluster was switched on after others.
+    LateBoot,
+    /// Some had accepted the first members of a cluster, and who had proposed them was off.
+    HalfAccepted,
+    /// A machine that forms the cluster was seen by some of the others only.
+    SeenBySome,
 }
 
 impl Fault {
     /// Every kind, for the coverage table.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Crash,
         Self::CrashInDisk,
         Self::Restart,
@@ -75,6 +83,10 @@ impl Fault {
         Self::ClockJumpAhead,
         Self::ClockJumpBack,
         Self::ClockDrift,
+        Self::ReplacedDisk,
+        Self::LateBoot,
+        Self::HalfAccepted,
+        Self::SeenBySome,
     ];
 }
 
@@ -101,6 +113,10 @@ impl fmt::Display for Fault {
             Self::ClockJumpAhead => "clock jump ahead",
             Self::ClockJumpBack => "clock jump back",
             Self::ClockDrift => "clock drift",
+            Self::ReplacedDisk => "replaced disk",
+            Self::LateBoot => "late boot",
+            Self::HalfAccepted => "proposer off, set half accepted",
+            Self::SeenBySome => "seen by some only",
         };
         f.pad(name)
     }

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod disk;
 pub mod executor;
 pub mod fault;
+mod forming;
 mod lead;
 pub mod ledger;
 pub mod log;

@@ -5,6 +5,7 @@
 //! messages, and then nobody may be evicted.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use podium_api::User;
@@ -20,56 +21,94 @@ use crate::mistake::Mistakes;
 use crate::network::Weather;
 use crate::pulse::name_of;
 use crate::rules::{is_deleting, is_over, text};
+use crate::run::set_running;
 use crate::runtime::Sleep;
 use crate::users::Users;
 
-/// What is lost.
+/// What the default timings promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// The power of one machine that does not lead.
+pub enum Claim {
+    /// Pods of a dead machine are bound elsewhere within five seconds.
     Machine,
-    /// The power of the machine that leads; with five machines or more, that of another one too.
+    /// Within eight if the leader has died, alone or with another.
     Leader,
-    /// One message in five, and every node now and then for so long, for so long in all.
-    Messages {
-        /// A silence.
-        silence: Duration,
-        /// The whole run.
-        run: Duration,
-    },
+    /// Silences of two seconds, and the loss of every fifth message, evict nobody within a minute.
+    Silence,
 }
 
-/// What came of it.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// From the loss until the last replacement was bound; the length of the run where nobody was to be replaced.
-    pub took: Duration,
+impl Claim {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Machine, Self::Leader, Self::Silence];
+
+    /// How long replacement may take; nobody is replaced where there is no limit.
+    #[must_use]
+    pub fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Machine => Some(Duration::from_secs(5)),
+            Self::Leader => Some(Duration::from_secs(8)),
+            Self::Silence => None,
+        }
+    }
+
+    /// The command that repeats the proof with one seed.
+    #[must_use]
+    pub fn repeat(self, seed: u64) -> String {
+        format!("make loss CLAIM={self} SEED={seed}")
+    }
+
+    /// Puts the claim to the proof with one seed, and says how long the machines were missed.
+    ///
+    /// # Errors
     /// What went wrong.
-    pub violation: Option<Violation>,
+    pub fn holds(self, seed: u64) -> Result<Duration, Violation> {
+        let nodes = [3, 3, 5, 3, 3, 5, 3, 7][usize::try_from(seed % 8).unwrap_or(0)];
+        set_running(Some(self.repeat(seed)));
+        let took = lose(seed, nodes, self);
+        set_running(None);
+        let took = took?;
+        match self.limit().filter(|limit| took > *limit) {
+            None => Ok(took),
+            Some(limit) => Err(Violation::Rule(format!(
+                "pods of {nodes} nodes were replaced after {took:?}, later than {limit:?}"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Machine => "machine",
+            Self::Leader => "leader",
+            Self::Silence => "silence",
+        })
+    }
 }
 
 /// How long a cluster may take to start, or to replace what was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(10);
+/// How long a node is silent at a time, and how long that goes on.
+const SILENCE: Duration = Duration::from_secs(2);
+const SILENCES: Duration = Duration::from_secs(60);
 
-/// Runs one seed with so many machines.
-#[must_use]
-pub fn lose(seed: u64, nodes: u16, loss: Loss) -> Outcome {
+/// Runs one seed with so many machines: from the loss until the last replacement was bound, or the length of the run where
+/// nobody is to be replaced.
+fn lose(seed: u64, nodes: u16, claim: Claim) -> Result<Duration, Violation> {
     let executor = Executor::new(seed);
-    let result = executor.block_on(async move {
+    let (cluster, result) = executor.block_on(async move {
         let limits = LogLimits::default();
         let cluster = Cluster::new(nodes, Load::Orchestrator, Mistakes::none(), limits);
-        let result = story(&cluster, loss).await;
-        let violation = cluster.ledger().violation().cloned();
-        violation.map_or(result, Err)
+        let result = story(&cluster, claim).await;
+        (cluster, result)
     });
-    match result {
-        Ok(took) => Outcome { took, violation: None },
-        Err(violation) => Outcome { took: Duration::ZERO, violation: Some(violation) },
-    }
+    let violation = cluster.ledger().violation().cloned();
+    drop(executor);
+    cluster.disband();
+    violation.map_or(result, Err)
 }
 
-async fn story(cluster: &Cluster, loss: Loss) -> Result<Duration, Violation> {
+async fn story(cluster: &Cluster, claim: Claim) -> Result<Duration, Violation> {
     for node in cluster.numbers() {
         cluster.boot(node);
     }
@@ -88,23 +127,23 @@ async fn story(cluster: &Cluster, loss: Loss) -> Result<Duration, Violation> {
         core.between(Duration::from_secs(5), Duration::from_secs(8))
     }))
     .await;
-    match loss {
-        Loss::Messages { silence, run } => endure(cluster, silence, run).await,
-        Loss::Machine | Loss::Leader => replace(cluster, victims(cluster, loss), replicas).await,
+    match claim {
+        Claim::Silence => endure(cluster).await,
+        Claim::Machine | Claim::Leader => replace(cluster, victims(cluster, claim), replicas).await,
     }
 }
 
-/// A machine that runs pods, or the one that leads.
-fn victims(cluster: &Cluster, loss: Loss) -> BTreeSet<u16> {
+/// A machine that does not lead; or the one that leads, and of five or more another one too.
+fn victims(cluster: &Cluster, claim: Claim) -> BTreeSet<u16> {
     let leader = cluster.leader();
     let mut others = cluster.numbers();
     others.retain(|node| Some(*node) != leader);
     let count = others.len() as u64;
     let other = others[usize::try_from(executor::with(|core| core.below(count))).unwrap_or(0)];
-    match loss {
-        Loss::Leader if count < 4 => leader.into_iter().collect(),
-        Loss::Leader => leader.into_iter().chain([other]).collect(),
-        Loss::Machine | Loss::Messages { .. } => [other].into(),
+    match claim {
+        Claim::Leader if count < 4 => leader.into_iter().collect(),
+        Claim::Leader => leader.into_iter().chain([other]).collect(),
+        Claim::Machine | Claim::Silence => [other].into(),
     }
 }
 
@@ -134,17 +173,13 @@ async fn replace(
     }
 }
 
-async fn endure(
-    cluster: &Cluster,
-    silence: Duration,
-    run: Duration,
-) -> Result<Duration, Violation> {
+async fn endure(cluster: &Cluster) -> Result<Duration, Violation> {
     let began = executor::with(|core| core.now());
     let network = cluster.network().clone();
     network.set_weather(Weather { lose_one_in: 5, ..Weather::default() });
     loop {
         let took = executor::with(|core| core.now()).saturating_sub(began);
-        if took >= run {
+        if took >= SILENCES {
             return Ok(took);
         }
         let numbers = cluster.numbers();
@@ -154,14 +189,14 @@ async fn endure(
             (numbers[silent], core.one_in(3), pause)
         });
         if frozen {
-            executor::with(|core| core.freeze(silent, silence));
+            executor::with(|core| core.freeze(silent, SILENCE));
         } else {
             for other in numbers.into_iter().filter(|other| *other != silent) {
                 network.cut(silent, other);
                 network.cut(other, silent);
             }
         }
-        Sleep::after(silence).await;
+        Sleep::after(SILENCE).await;
         network.mend();
         Sleep::after(pause).await;
         nobody_was_evicted(cluster, silent)?;

@@ -1,5 +1,6 @@
 //! `podium-sim`: one seed in detail, or a thousand in a row.
 
+mod losses;
 mod many;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Runs many seeds and prints what happened in all of them.
     Run(Many),
+    /// Puts to the proof what the default timings promise when machines are lost.
+    Loss(losses::Losses),
 }
 
 /// What runs beside the store.
@@ -37,6 +40,8 @@ enum Load {
     Store,
     /// API, controllers, scheduler and agents.
     Orchestrator,
+    /// What makes a cluster of blank machines.
+    Forming,
 }
 
 impl From<Load> for cluster::Load {
@@ -44,6 +49,7 @@ impl From<Load> for cluster::Load {
         match load {
             Load::Store => Self::Store,
             Load::Orchestrator => Self::Orchestrator,
+            Load::Forming => Self::Forming,
         }
     }
 }
@@ -105,6 +111,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Run(many)) => many::run_many(&many),
+        Some(Command::Loss(losses)) => losses::run(&losses),
         None => run_one(&cli.one),
     }
 }
@@ -114,8 +121,8 @@ fn print_how_to_repeat_a_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
-        if let Some(options) = podium_sim::run::running() {
-            eprintln!("a panic in simulated code; to repeat it: {options}");
+        if let Some(repeat) = podium_sim::run::running() {
+            eprintln!("a panic in simulated code; to repeat it: {repeat}");
         }
     }));
 }

@@ -65,34 +65,52 @@ fn found_planted(total: &Total) -> ExitCode {
 }
 
 fn all_seeds(many: &Many, mistakes: Mistakes) -> Total {
-    let next = AtomicU64::new(many.first);
     let stop = AtomicBool::new(false);
     let total = Mutex::new(Total::default());
+    for_each_seed((many.first, many.seeds), many.threads, |seed| {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let report = run(Options {
+            seed,
+            steps: many.steps,
+            nodes: many.nodes,
+            mistakes,
+            load: many.load.map(Into::into),
+        });
+        let failed = report.violation.is_some();
+        total.lock().unwrap_or_else(PoisonError::into_inner).add(&report);
+        if failed && !many.keep_going {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs so many seeds from the first on, some at a time; what they came to is in no order.
+pub(crate) fn for_each_seed<T: Send>(
+    (first, seeds): (u64, u64),
+    threads: usize,
+    one: impl Fn(u64) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicU64::new(first);
+    let end = first.saturating_add(seeds);
+    let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..many.threads.max(1) {
+        for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= many.first.saturating_add(many.seeds) {
+                    if seed >= end {
                         return;
                     }
-                    let report = run(Options {
-                        seed,
-                        steps: many.steps,
-                        nodes: many.nodes,
-                        mistakes,
-                        load: many.load.map(Into::into),
-                    });
-                    let failed = report.violation.is_some();
-                    total.lock().unwrap_or_else(PoisonError::into_inner).add(&report);
-                    if failed && !many.keep_going {
-                        stop.store(true, Ordering::Relaxed);
-                    }
+                    let outcome = one(seed);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
                 }
             });
         }
     });
-    total.into_inner().unwrap_or_else(PoisonError::into_inner)
+    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Total {

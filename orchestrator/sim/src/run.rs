@@ -10,6 +10,7 @@ use podium_store::{LogLimits, Role, StoreHandle};
 use crate::cluster::{Cluster, Load};
 use crate::executor::{self, Executor};
 use crate::fault::Coverage;
+use crate::forming;
 use crate::ledger::Violation;
 use crate::mistake::Mistakes;
 use crate::nemesis::Nemesis;
@@ -43,7 +44,7 @@ pub struct Options {
     pub seed: u64,
     /// Actions of clients and faults.
     pub steps: u64,
-    /// How many nodes; `None` lets the seed choose 3 to 7.
+    /// How many nodes; `None` lets the seed choose 3 to 7, of machines that form a cluster 3 to 5.
     pub nodes: Option<u16>,
     /// Mistakes to make.
     pub mistakes: Mistakes,
@@ -75,13 +76,18 @@ pub struct Report {
 }
 
 thread_local! {
-    static RUNNING: RefCell<Option<Options>> = const { RefCell::new(None) };
+    static RUNNING: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// What this thread is running, for a panic's report.
+/// How to repeat what this thread is running, for a panic's report.
 #[must_use]
-pub fn running() -> Option<Options> {
-    RUNNING.with(|running| *running.borrow())
+pub fn running() -> Option<String> {
+    RUNNING.with(|running| running.borrow().clone())
+}
+
+/// Says how to repeat what this thread runs from now on.
+pub(crate) fn set_running(repeat: Option<String>) {
+    RUNNING.with(|running| *running.borrow_mut() = repeat);
 }
 
 impl fmt::Display for Options {
@@ -103,7 +109,7 @@ impl fmt::Display for Options {
 /// Runs one seed to its end, or to the first violation.
 #[must_use]
 pub fn run(options: Options) -> Report {
-    RUNNING.with(|running| *running.borrow_mut() = Some(options));
+    set_running(Some(options.to_string()));
     let executor = Executor::new(options.seed);
     let (cluster, result) = executor.block_on(async move {
         let cluster = found(options);
@@ -126,20 +132,27 @@ pub fn run(options: Options) -> Report {
     drop(ledger);
     drop(executor);
     cluster.disband();
-    RUNNING.with(|running| *running.borrow_mut() = None);
+    set_running(None);
     report
 }
 
 fn found(options: Options) -> Cluster {
     let (nodes, load, limits) = executor::with(|core| {
-        let nodes = options.nodes.unwrap_or(match core.below(8) {
-            0..5 => 3,
-            5 | 6 => 5,
-            _ => [4, 6, 7][usize::try_from(core.below(3)).unwrap_or(0)],
+        let (size, other) = (core.below(8), core.below(3));
+        // A run with an orchestrator costs six times as much as one without.
+        let load = options.load.unwrap_or(match core.below(12) {
+            0 => Load::Orchestrator,
+            1 | 2 => Load::Forming,
+            _ => Load::Store,
         });
-        // A run with an orchestrator costs ten times as much as one without.
-        let load = if core.one_in(8) { Load::Orchestrator } else { Load::Store };
-        let load = options.load.unwrap_or(load);
+        let other = usize::try_from(other).unwrap_or(0);
+        let nodes = options.nodes.unwrap_or(match (load, size) {
+            (_, 0..5) => 3,
+            (Load::Forming, 5) => 4,
+            (_, 5 | 6) | (Load::Forming, _) => 5,
+            _ => [4, 6, 7][other],
+        });
+        let nodes = if load == Load::Forming { nodes.min(forming::MOST_NODES) } else { nodes };
         (nodes, load, draw_limits(core, load))
     });
     Cluster::new(nodes, load, options.mistakes, limits)
@@ -159,6 +172,10 @@ fn draw_limits(core: &executor::Core, load: Load) -> LogLimits {
 
 async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
     options.mistakes.plant();
+    if cluster.load() == Load::Forming && !forming::form(cluster).await? {
+        cluster.ledger().close();
+        return check(cluster);
+    }
     for node in cluster.numbers() {
         cluster.boot(node);
     }
@@ -174,7 +191,7 @@ async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
             nemesis.strike();
         } else {
             match cluster.load() {
-                Load::Store => clients.act(),
+                Load::Store | Load::Forming => clients.act(),
                 Load::Orchestrator if executor::with(|core| core.one_in(6)) => users.act(),
                 Load::Orchestrator => {}
             }
@@ -190,7 +207,8 @@ async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
     check(cluster)
 }
 
-fn check(cluster: &Cluster) -> Result<(), Violation> {
+/// What must hold after every step.
+pub(crate) fn check(cluster: &Cluster) -> Result<(), Violation> {
     for node in cluster.numbers() {
         cluster.observe(node);
     }

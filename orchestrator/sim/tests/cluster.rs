@@ -18,7 +18,7 @@ fn holds(options: Options) -> Report {
 
 #[test]
 fn one_seed_twice_gives_one_trace_and_another_seed_another() {
-    for load in [Load::Store, Load::Orchestrator] {
+    for load in [Load::Store, Load::Orchestrator, Load::Forming] {
         let first = run(options(3, 250, load));
         let second = run(options(3, 250, load));
         assert_eq!(first.trace_hash, second.trace_hash, "{load:?}");
@@ -49,6 +49,13 @@ fn interrupted_leader_does_not_lead_on_in_its_term() {
 fn damaged_snapshot_is_repaired_from_the_others() {
     for seed in [29, 36, 40] {
         holds(options(seed, 1_000, Load::Store));
+    }
+}
+
+#[test]
+fn blank_machines_form_one_cluster_or_say_why_not() {
+    for seed in 1..9 {
+        holds(options(seed, 100, Load::Forming));
     }
 }
 

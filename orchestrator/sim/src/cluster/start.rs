@@ -10,9 +10,10 @@ use super::{Cluster, Load, SimStore, audit};
 use crate::access::Access;
 use crate::agent;
 use crate::executor::Life;
+use crate::forming;
 use crate::lead;
 use crate::ledger::Violation;
-use crate::network::seam::{NodeTransport, member_of};
+use crate::network::seam::NodeTransport;
 use crate::pulse::{Pulse, name_of};
 use crate::runtime::{Sleep, spawn, spawn_in};
 
@@ -26,8 +27,20 @@ pub(super) fn start(cluster: Cluster, life: Life) {
 
 async fn run(cluster: Cluster, life: Life) {
     let Some(store) = open(&cluster, life).await else { return };
-    cluster.install(life, &store);
-    found(&cluster, &store).await;
+    match cluster.load {
+        Load::Forming => {
+            // Nobody speaks to the store of a machine that is no member.
+            if !forming::life::run(&cluster, life, &store).await {
+                return;
+            }
+            cluster.install(life, &store);
+            drop(spawn(forming::life::take_place(cluster.clone(), life.node, store.clone())));
+        }
+        Load::Store | Load::Orchestrator => {
+            cluster.install(life, &store);
+            found(&cluster, &store).await;
+        }
+    }
     if cluster.load == Load::Orchestrator {
         orchestrate(&cluster, life.node, &store);
     }
@@ -52,13 +65,14 @@ fn orchestrate(cluster: &Cluster, node: u16, store: &SimStore) {
 /// although the others are well is a finding.
 async fn open(cluster: &Cluster, life: Life) -> Option<SimStore> {
     let disk = cluster.disk(life.node)?;
-    let mut config = Config::new(member_of(life.node));
+    let mut config = Config::new(cluster.member(life.node));
     config.bugs = cluster.mistakes.store;
     config.log = cluster.log_limits;
     let serving = cluster.clone();
-    let stores = Arc::new(move |node| serving.serve(node));
+    let stores = Arc::new(move |member| serving.serve(member));
     loop {
-        let transport = NodeTransport::new(cluster.network().clone(), life.node, stores.clone());
+        let transport =
+            NodeTransport::new(cluster.network().clone(), config.member, stores.clone());
         match Store::open(config.clone(), Arc::new(disk.clone()), Arc::new(transport)).await {
             Ok(store) => return Some(Arc::new(store)),
             Err(StoreError::Disk { .. } | StoreError::DiskFull { .. }) => Sleep::after(RETRY).await,
