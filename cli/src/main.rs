@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 mod capture;
 mod control;
 mod fault;
+mod form;
 mod image;
 mod kubeconfig;
 mod logs;
@@ -39,6 +40,8 @@ enum Command {
     /// Make a cluster's secrets, or run one of the commands below.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Have the machines that there are form a cluster, fewer than their config expects.
+    Form(form::Options),
     #[command(flatten)]
     Run(Run),
     /// Own a rig's processes (started by `up`).
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
     let dir = &arguments.dir;
     let result = match arguments.command {
         Command::Image(command) => image::run(dir, command),
+        Command::Form(options) => form::run(&options),
         Command::Cluster(Cluster::New(options)) => new::run(dir, &options),
         Command::Cluster(Cluster::Run(run)) | Command::Run(run) => run_command(dir, run),
         Command::Supervise(options) => supervise::run(dir, &options),

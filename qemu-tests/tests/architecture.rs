@@ -67,7 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("podium-image", &[]),
     ("podium-qemu-tests", &["podium-image", "podium-init", "podium-switch"]),
-    ("podium", &["podium-image", "podium-init", "podium-qemu-tests"]),
+    ("podium", &["podium-image", "podium-init", "podium-peer", "podium-qemu-tests"]),
 ];
 
 /// Everything else is synchronous.

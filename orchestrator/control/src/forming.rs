@@ -200,6 +200,8 @@ pub struct Situation<'a> {
     pub me: &'a Machine,
     /// How many machines are expected.
     pub expect: u32,
+    /// Exactly these instead, this machine among them, if an operator said so: see [`narrow`].
+    pub only: Option<&'a BTreeSet<Fingerprint>>,
     /// How this machine stands, as its disk has it.
     pub standing: &'a Standing,
     /// The last hello of everybody heard since this program started, by the keys that the sessions have proven.
@@ -265,6 +267,12 @@ pub enum Refusal {
         /// In the set.
         proposed: usize,
     },
+    /// An operator has named others.
+    #[error("this machine was told to form a cluster with other machines")]
+    NotNamed,
+    /// There is a cluster to join.
+    #[error("cluster {0} is formed, and this machine joins it")]
+    Formed(ClusterId),
     /// Only the lowest key of a set proposes it.
     #[error("a set is proposed by the lowest key in it")]
     NotLowest,
@@ -309,9 +317,13 @@ pub fn consider(
         Standing::Blank { accepted: None } => {}
     }
     let me = situation.me.fingerprint();
-    if proposed.machines.len() != situation.expect as usize {
-        let (expected, proposed) = (situation.expect, proposed.machines.len());
-        return Err(Refusal::Size { expected, proposed });
+    match situation.only {
+        Some(only) if !only.iter().eq(proposed.machines.keys()) => return Err(Refusal::NotNamed),
+        None if proposed.machines.len() != situation.expect as usize => {
+            let (expected, proposed) = (situation.expect, proposed.machines.len());
+            return Err(Refusal::Size { expected, proposed });
+        }
+        Some(_) | None => {}
     }
     if proposed.proposer() != Some(from) || from == me {
         return Err(Refusal::NotLowest);
@@ -330,7 +342,35 @@ pub fn consider(
     Ok(())
 }
 
+/// Decides about an operator's word that exactly these machines shall form a cluster, fewer than the config expects. `Ok`: they
+/// are [`Situation::only`] from now on. Nothing is accepted by it, so it is not kept on the disk, and said again it may differ;
+/// the cluster forms by the same rules, once all of them were told.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn narrow(situation: &Situation<'_>, only: &BTreeSet<Fingerprint>) -> Result<(), Refusal> {
+    match situation.standing {
+        Standing::Member(cluster) | Standing::Worker(cluster) => Err(Refusal::Belongs(*cluster)),
+        Standing::Blank { accepted: Some(set) } => Err(Refusal::Accepted(set.cluster)),
+        Standing::Blank { accepted: None } if only.len() > situation.expect as usize => {
+            Err(Refusal::Size { expected: situation.expect, proposed: only.len() })
+        }
+        Standing::Blank { accepted: None } if !only.contains(&situation.me.fingerprint()) => {
+            Err(Refusal::NotInSet)
+        }
+        Standing::Blank { accepted: None } => match situation.clusters().keys().next() {
+            Some(cluster) => Err(Refusal::Formed(*cluster)),
+            None => Ok(()),
+        },
+    }
+}
+
 impl<'a> Situation<'a> {
+    /// How many machines form the cluster.
+    fn expected(&self) -> usize {
+        self.only.map_or(self.expect as usize, BTreeSet::len)
+    }
+
     fn is_fresh(&self, heard: &Heard) -> bool {
         self.now.saturating_sub(heard.at) <= self.patience
     }
@@ -381,11 +421,12 @@ impl<'a> Situation<'a> {
         if !self.standing.is_free() || formed || forming {
             return None;
         }
-        let free = self.seen().filter(|(_, hello)| hello.standing.is_free());
+        let named = |key: &Fingerprint| self.only.is_none_or(|only| only.contains(key));
+        let free = self.seen().filter(|(key, hello)| hello.standing.is_free() && named(key));
         let mut names: BTreeMap<Fingerprint, &str> =
             free.map(|(key, hello)| (key, hello.machine.name.as_str())).collect();
         names.insert(me, &self.me.name);
-        let expect = self.expect as usize;
+        let expect = self.expected();
         let lowest: BTreeMap<_, _> = names.into_iter().take(expect).collect();
         let distinct = lowest.values().collect::<BTreeSet<_>>().len();
         (lowest.contains_key(&me) && lowest.len() == expect && distinct == expect)

@@ -36,8 +36,16 @@ pub struct Founding {
 /// One machine on its way into a cluster, and in it. It answers proposals of others and makes its own.
 pub struct Former {
     founding: Founding,
-    standing: Mutex<Standing>,
+    state: Mutex<State>,
     ears: OnceLock<Arc<dyn Ears>>,
+}
+
+/// What it decides on, besides what it hears.
+struct State {
+    /// As the disk has it.
+    standing: Standing,
+    /// Those that an operator has named; forgotten when the program ends.
+    only: Option<BTreeSet<Fingerprint>>,
 }
 
 /// What one look came to.
@@ -56,8 +64,9 @@ impl Former {
     /// A machine that has heard nobody yet.
     #[must_use]
     pub fn new(founding: Founding) -> Self {
-        let standing = Mutex::new(founding.standing.clone());
-        Self { founding, standing, ears: OnceLock::new() }
+        let standing = founding.standing.clone();
+        let state = Mutex::new(State { standing, only: None });
+        Self { founding, state, ears: OnceLock::new() }
     }
 
     /// What it was made with.
@@ -69,7 +78,9 @@ impl Former {
     /// What this machine says before it has heard anybody.
     #[must_use]
     pub fn first_hello(&self) -> Hello {
-        self.hello(self.founding.standing.clone(), BTreeMap::new(), None)
+        let standing = self.founding.standing.clone();
+        let state = State { standing, only: None };
+        self.hello(&state, BTreeMap::new(), None)
     }
 
     /// What is listened to, from the first call on.
@@ -94,7 +105,7 @@ impl Former {
         let mut asked = BTreeSet::new();
         let mut refused = None;
         loop {
-            let standing = self.standing.lock().await.clone();
+            let standing = self.state.lock().await.standing.clone();
             if standing.cluster().is_some() {
                 return Ok(standing);
             }
@@ -178,10 +189,10 @@ impl Former {
     /// # Errors
     /// The disk or the store did not do it.
     pub async fn look(&self) -> Result<Look, FormError> {
-        let mut standing = self.standing.lock().await;
+        let mut state = self.state.lock().await;
         loop {
             let heard = self.heard();
-            let situation = self.situation(&standing, &heard)?;
+            let situation = self.situation(&state, &heard)?;
             let decision = forming::decide(&situation);
             let conflict = forming::conflict(&situation);
             let mut proposals = None;
@@ -198,9 +209,9 @@ impl Former {
                         self.founding.files.release().await?;
                         next = Some(Standing::Blank { accepted: None });
                     }
-                    Intent::Initialise => next = self.initialise(&standing).await?,
+                    Intent::Initialise => next = self.initialise(&state.standing).await?,
                     Intent::Propose(to) => {
-                        if let Standing::Blank { accepted: Some(set) } = &*standing {
+                        if let Standing::Blank { accepted: Some(set) } = &state.standing {
                             proposals.get_or_insert((set.clone(), Vec::new())).1.push(to);
                         }
                     }
@@ -208,24 +219,24 @@ impl Former {
                 }
             }
             if let Some(next) = next {
-                *standing = next;
+                state.standing = next;
                 continue;
             }
-            let hello = self.hello(standing.clone(), decision.sees, decision.choice);
+            let hello = self.hello(&state, decision.sees, decision.choice);
             return Ok(Look { hello, conflict, report: decision.report, proposals, join });
         }
     }
 
     fn hello(
         &self,
-        standing: Standing,
+        state: &State,
         sees: BTreeMap<Fingerprint, String>,
         choice: Option<BTreeSet<Fingerprint>>,
     ) -> Hello {
         Hello {
             machine: self.founding.me.clone(),
-            expect: self.founding.expect,
-            standing,
+            expect: expected(state, self.founding.expect),
+            standing: state.standing.clone(),
             sees,
             choice,
         }
@@ -241,13 +252,13 @@ impl Former {
         for to in through {
             match company.join(*to, self.founding.me.clone()).await {
                 Ok(joined) => {
-                    let mut standing = self.standing.lock().await;
-                    if *standing != (Standing::Blank { accepted: None }) {
+                    let mut state = self.state.lock().await;
+                    if state.standing != (Standing::Blank { accepted: None }) {
                         return Ok(Ok(()));
                     }
                     self.founding.files.keep_joined(&joined).await?;
                     tracing::info!(cluster = %joined.cluster, "joined a cluster");
-                    *standing = Standing::Worker(joined.cluster);
+                    state.standing = Standing::Worker(joined.cluster);
                     return Ok(Ok(()));
                 }
                 Err(reason) => last = reason,
@@ -261,16 +272,30 @@ impl Former {
     /// # Errors
     /// A sentence for the machine that proposed.
     pub async fn consider(&self, from: Fingerprint, set: MemberSet) -> Result<(), String> {
-        let mut standing = self.standing.lock().await;
+        let mut state = self.state.lock().await;
         let heard = self.heard();
-        let situation = self.situation(&standing, &heard).map_err(|error| chain(&error))?;
+        let situation = self.situation(&state, &heard).map_err(|error| chain(&error))?;
         forming::consider(&situation, from, &set).map_err(|refusal| refusal.to_string())?;
-        if *standing == (Standing::Blank { accepted: Some(set.clone()) }) {
+        if state.standing == (Standing::Blank { accepted: Some(set.clone()) }) {
             return Ok(());
         }
         self.founding.files.accept(&set).await.map_err(|error| chain(&error))?;
         tracing::info!(cluster = %set.cluster, %from, "accepted a cluster");
-        *standing = Standing::Blank { accepted: Some(set) };
+        state.standing = Standing::Blank { accepted: Some(set) };
+        Ok(())
+    }
+
+    /// An operator's word that exactly these machines shall form a cluster. It is forgotten when the program ends.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub async fn narrow(&self, only: BTreeSet<Fingerprint>) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        let heard = self.heard();
+        let situation = self.situation(&state, &heard).map_err(|error| chain(&error))?;
+        forming::narrow(&situation, &only).map_err(|refusal| refusal.to_string())?;
+        tracing::info!(machines = only.len(), "told to form a cluster with fewer machines");
+        state.only = Some(only);
         Ok(())
     }
 
@@ -283,19 +308,25 @@ impl Former {
 
     fn situation<'a>(
         &'a self,
-        standing: &'a Standing,
+        state: &'a State,
         heard: &'a Hellos,
     ) -> Result<Situation<'a>, FormError> {
         Ok(Situation {
             me: &self.founding.me,
             expect: self.founding.expect,
-            standing,
+            only: state.only.as_ref(),
+            standing: &state.standing,
             heard,
             now: self.founding.ground.now(),
             patience: self.founding.patience,
             fresh: self.founding.ground.fresh().map_err(FormError::Random)?,
         })
     }
+}
+
+/// How many machines form the cluster.
+fn expected(state: &State, expect: u32) -> u32 {
+    state.only.as_ref().map_or(expect, |only| u32::try_from(only.len()).unwrap_or(u32::MAX))
 }
 
 /// Makes a cluster of this machine alone, or finishes making it. The machine has no name yet, and needs none: nobody is told

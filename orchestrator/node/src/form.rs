@@ -3,7 +3,7 @@
 //! [`Former`] answers the other machines. After the store is made it pins the members' keys for the transport, and tells who is
 //! missing when there is no leader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -262,6 +262,10 @@ fn pinned<'a>(cluster: ClusterId, members: impl Iterator<Item = &'a Member>) -> 
 impl Services for Former {
     fn propose(&self, from: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.former.consider(from, set))
+    }
+
+    fn narrow(&self, only: BTreeSet<Fingerprint>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.former.narrow(only))
     }
 
     fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {

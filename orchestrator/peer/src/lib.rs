@@ -30,6 +30,7 @@ mod identity;
 mod link;
 mod listen;
 mod meet;
+pub mod operator;
 mod pace;
 mod peers;
 mod pinned;

@@ -3,6 +3,7 @@
 //! Every machine keeps one session to each other that it knows an address of: it asks, the other answers. So a machine is
 //! heard only by who can reach it, and a pair that hears each other can speak both ways.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::proof::{ProofError, Side, exchange};
 use crate::tls::{Protocol, Secured};
 
 /// A hello of seven machines that tells the addresses of [`GOSSIP_MAX`] more has some 10 kB.
-const FRAME_BYTES: usize = 64 * 1024;
+pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 /// Of so many other machines the addresses are told.
 pub(crate) const GOSSIP_MAX: usize = 64;
 /// A machine that knows another token is asked again after so long: somebody has to give it another config.
@@ -42,25 +43,27 @@ pub(crate) struct HelloFrame {
 
 /// What is asked. A further version is a further variant.
 #[derive(Debug, Serialize, Deserialize)]
-enum Request {
+pub(crate) enum Request {
     V1(RequestV1),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum RequestV1 {
+pub(crate) enum RequestV1 {
     Hello(Box<HelloFrame>),
     Propose(MemberSet),
     Join(Machine),
+    /// An operator's, see `operator`.
+    Narrow(BTreeSet<Fingerprint>),
 }
 
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
-enum Reply {
+pub(crate) enum Reply {
     V1(ReplyV1),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum ReplyV1 {
+pub(crate) enum ReplyV1 {
     Hello(Box<HelloFrame>),
     Accepted,
     Refused(String),
@@ -240,6 +243,10 @@ async fn answer(shared: &Arc<Shared>, secured: &mut Secured) -> Result<(), MeetE
             }
             RequestV1::Join(machine) => match shared.services.join(machine).await {
                 Ok(joined) => ReplyV1::Joined(Box::new(joined)),
+                Err(reason) => ReplyV1::Refused(reason),
+            },
+            RequestV1::Narrow(only) => match shared.services.narrow(only).await {
+                Ok(()) => ReplyV1::Accepted,
                 Err(reason) => ReplyV1::Refused(reason),
             },
             RequestV1::Propose(set) => {

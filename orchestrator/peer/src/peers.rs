@@ -1,6 +1,6 @@
 //! All of it together: what a program starts, says and hears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -56,6 +56,9 @@ pub struct Config {
 pub trait Services: Send + Sync {
     /// A machine that has proven the token proposes the first members of a cluster. `Ok`: they are accepted, durably.
     fn propose(&self, from: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Somebody who has proven the token says that exactly these machines, this one among them, shall form a cluster.
+    fn narrow(&self, only: BTreeSet<Fingerprint>) -> BoxFuture<'_, Result<(), String>>;
 
     /// A machine that has proven the token and this key wants a place in the cluster as a worker. `Err` says why it gets none.
     fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>>;

@@ -77,14 +77,14 @@ fn blank(situation: &Situation<'_>, choice: Option<&BTreeSet<Fingerprint>>) -> S
     let count = situation.seen().count() + 1;
     let mut line = format!(
         "{} of {}: {}",
-        count.min(situation.expect as usize),
-        situation.expect,
+        count.min(situation.expected()),
+        situation.expected(),
         who(situation)
     );
     if let Some(obstacle) = obstacle(situation, me) {
         line = format!("{line}; {obstacle}");
-    } else if count < situation.expect as usize {
-        line = format!("{line}; waiting for {} more", situation.expect as usize - count);
+    } else if count < situation.expected() {
+        line = format!("{line}; waiting for {} more", situation.expected() - count);
     } else if choice.is_some_and(|choice| choice.first() != Some(&me)) {
         line = format!("{line}; waiting for the proposal");
     } else if choice.is_none() {
@@ -110,9 +110,12 @@ fn obstacle(situation: &Situation<'_>, me: Fingerprint) -> Option<String> {
 }
 
 fn another_config(situation: &Situation<'_>) -> Option<String> {
-    let (_, other) = situation.seen().find(|(_, hello)| hello.expect != situation.expect)?;
+    let expected = situation.expected();
+    let named = |key: &Fingerprint| situation.only.is_none_or(|only| only.contains(key));
+    let (_, other) =
+        situation.seen().find(|(key, hello)| named(key) && hello.expect as usize != expected)?;
     let (name, theirs) = (&other.machine.name, other.expect);
-    Some(format!("{name} expects {theirs} machines, not {}", situation.expect))
+    Some(format!("{name} expects {theirs} machines, not {expected}"))
 }
 
 fn one_name(situation: &Situation<'_>) -> Option<String> {

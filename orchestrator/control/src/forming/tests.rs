@@ -16,6 +16,8 @@ struct Slot {
     standing: Standing,
     /// In memory.
     heard: BTreeMap<Fingerprint, Heard>,
+    /// In memory.
+    only: Option<BTreeSet<Fingerprint>>,
     on: bool,
 }
 
@@ -64,6 +66,7 @@ impl Model {
                 machine: machine(number),
                 standing: Standing::Blank { accepted: None },
                 heard: BTreeMap::new(),
+                only: None,
                 on: true,
             })
             .collect();
@@ -91,6 +94,7 @@ impl Model {
         Situation {
             me: &it.machine,
             expect: self.expect,
+            only: it.only.as_ref(),
             standing: &it.standing,
             heard: &it.heard,
             now: self.now,
@@ -210,6 +214,7 @@ impl Model {
             machine: Machine { name, ..machine(self.disks) },
             standing: Standing::Blank { accepted: None },
             heard: BTreeMap::new(),
+            only: None,
             on: self.slots[at].on,
         };
     }
@@ -443,6 +448,39 @@ fn only_a_free_machine_of_the_set_accepts_and_only_from_its_lowest_key() {
     assert_eq!(judge(&model, from, &two), Ok(()));
     model.slots[to].standing = Standing::Worker(ClusterId(8));
     assert_eq!(judge(&model, from, &set), Err(Refusal::Belongs(ClusterId(8))));
+}
+
+#[test]
+fn an_operator_has_fewer_machines_form_a_cluster_and_the_others_join_it() {
+    let mut model = Model::new(4, 3);
+    model.slots[3].on = false;
+    let keys = |model: &Model, of: &[usize]| -> BTreeSet<Fingerprint> {
+        of.iter().map(|at| model.slots[*at].machine.fingerprint()).collect()
+    };
+    let pair = keys(&model, &[0, 1]);
+    model.step(&Event::Cut(0, 2));
+    model.step(&Event::Cut(1, 2));
+    rounds(&mut model, 8);
+    assert!(model.formed.is_empty(), "there are too few");
+    let narrowed =
+        |model: &Model, at: usize, only: &BTreeSet<Fingerprint>| narrow(&model.situation(at), only);
+    assert_eq!(narrowed(&model, 2, &pair), Err(Refusal::NotInSet));
+    let four = keys(&model, &[0, 1, 2, 3]);
+    assert_eq!(narrowed(&model, 0, &four), Err(Refusal::Size { expected: 3, proposed: 4 }));
+    assert_eq!(narrowed(&model, 0, &pair), Ok(()));
+    model.slots[0].only = Some(pair.clone());
+    rounds(&mut model, 8);
+    assert!(model.formed.is_empty(), "the other was not told");
+    model.slots[1].only = Some(pair.clone());
+    rounds(&mut model, 8);
+    assert_eq!(model.formed.len(), 1);
+    let set = model.formed.values().next().expect("one").clone();
+    assert_eq!(set.machines.keys().copied().collect::<BTreeSet<_>>(), pair);
+    assert_eq!(narrowed(&model, 0, &pair), Err(Refusal::Belongs(set.cluster)));
+    model.step(&Event::Heal(0, 2));
+    model.step(&Event::Heal(1, 2));
+    rounds(&mut model, 8);
+    assert_eq!(model.slots[2].standing, Standing::Worker(set.cluster));
 }
 
 #[test]

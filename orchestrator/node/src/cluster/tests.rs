@@ -12,6 +12,7 @@ use podium_api::{Pipeline, User, bootstrap};
 use podium_control::health::Timings;
 use podium_link::Cidr;
 use podium_peer::Protocol;
+use podium_peer::operator::{self, OperatorError};
 use podium_store::StoreHandle;
 use podium_types::ObjectKey;
 use podium_types::kind::resources;
@@ -338,6 +339,34 @@ fn two_machines_of_three_wait_and_say_who_is_missing() {
     });
     let line = lost.expect("a line");
     assert!(line.contains("n2") && line.contains("n3") && line.ends_with(" missing"), "{line}");
+}
+
+#[test]
+fn an_operator_has_two_of_three_form_a_cluster_and_the_third_joins_it() {
+    let mut rack = Rack::new(3, 5);
+    let starting = vec![rack.begin(0, &all_good()), rack.begin(1, &all_good())];
+    let addresses = [rack.address(0), rack.address(1)];
+    let told = runtime().block_on(async {
+        let told = async {
+            loop {
+                match operator::form(&TOKEN, &addresses, Pace::default()).await {
+                    // They do not listen yet.
+                    Err(OperatorError::Unreachable { .. }) => tokio::task::yield_now().await,
+                    told => break told,
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("told")
+    });
+    assert_eq!(told.into_iter().collect::<BTreeSet<_>>().len(), 2);
+    rack.finish(starting);
+    assert_eq!(rack.node(0).cluster.store.status().membership.members.len(), 2);
+    let form = operator::form(&TOKEN, &addresses, Pace::default());
+    let again = runtime().block_on(form).expect_err("they are in a cluster").to_string();
+    assert!(again.contains("this machine belongs to cluster"), "{again}");
+    rack.on(&[2], &all_good());
+    assert_eq!(rack.node(2).cluster.id, rack.node(0).cluster.id);
+    assert!(rack.node(2).cluster.joined.is_some(), "it is a worker");
 }
 
 #[test]

@@ -20,12 +20,19 @@ struct Echo {
     silent: bool,
     from: Mutex<Vec<MemberId>>,
     nodes: Mutex<Vec<Vec<u8>>>,
+    only: Mutex<Option<BTreeSet<Fingerprint>>>,
 }
 
 impl Services for Echo {
     fn propose(&self, _: Fingerprint, set: MemberSet) -> BoxFuture<'_, Result<(), String>> {
         let answer = if set.cluster == ClusterId(1) { Ok(()) } else { Err("no".to_owned()) };
         Box::pin(std::future::ready(answer))
+    }
+
+    fn narrow(&self, only: BTreeSet<Fingerprint>) -> BoxFuture<'_, Result<(), String>> {
+        let taken = only.len() > 2;
+        *self.only.lock().expect("it") = Some(only);
+        Box::pin(std::future::ready(if taken { Err("too many".to_owned()) } else { Ok(()) }))
     }
 
     fn join(&self, machine: Machine) -> BoxFuture<'_, Result<Joined, String>> {
@@ -364,4 +371,27 @@ async fn sessions_are_for_nodes_whose_key_is_known() {
     let heard: String = frame::hear(&mut session.stream, 64, DEADLINE).await.expect("heard");
     assert_eq!(heard, "word");
     assert!(one.peers.open(key().public(), Protocol::Node).await.is_err());
+}
+
+#[tokio::test]
+async fn an_operator_names_machines_to_all_of_them_or_to_none() {
+    let (one, two) = (node("n1").await, node("n2").await);
+    let form = async |addresses: &[SocketAddr]| {
+        crate::operator::form(&TOKEN, addresses, pace()).await.map_err(|error| error.to_string())
+    };
+    let told = |node: &Node| node.echo.only.lock().expect("it").clone();
+    let twice = form(&[one.address(), two.address(), one.address()]).await;
+    assert!(twice.expect_err("one machine twice").contains("are one machine (n1)"));
+    let other = started("n3", [8; 16], key(), Echo::default()).await;
+    let refused = form(&[one.address(), other.address()]).await;
+    assert!(refused.expect_err("another token").contains("(n3) has another token"));
+    assert_eq!((told(&one), told(&two)), (None, None), "nobody is told before all have answered");
+    let mut names = form(&[two.address(), one.address()]).await.expect("told");
+    names.sort();
+    assert_eq!(names, ["n1", "n2"]);
+    let both = BTreeSet::from([one.key.fingerprint(), two.key.fingerprint()]);
+    assert_eq!((told(&one), told(&two)), (Some(both.clone()), Some(both)));
+    let third = node("n4").await;
+    let all = [one.address(), two.address(), third.address()];
+    assert!(form(&all).await.expect_err("too many").ends_with(": too many"));
 }
