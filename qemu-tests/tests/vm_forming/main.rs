@@ -2,6 +2,8 @@
 //!
 //! Every test boots blank disks of its own: forming is what only blank machines do.
 
+mod worker;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -113,7 +115,7 @@ fn replaced_disks_do_not_form_beside_a_survivor(rig: &mut Rig) -> anyhow::Result
 
 #[test]
 fn three_blank_machines_form_and_a_fourth_joins() -> anyhow::Result<()> {
-    let scenarios: [Scenario; 5] = [
+    let scenarios: [Scenario; 6] = [
         ("who is missing stands on the console", who_is_missing_stands_on_the_console),
         ("two of three form nothing", two_of_three_form_nothing),
         (
@@ -122,11 +124,15 @@ fn three_blank_machines_form_and_a_fourth_joins() -> anyhow::Result<()> {
         ),
         ("a fourth joins as a worker", a_fourth_joins_as_a_worker),
         (
+            "a worker's certificate is good for what is its own",
+            worker::a_workers_certificate_is_good_for_what_is_its_own,
+        ),
+        (
             "replaced disks do not form beside a survivor",
             replaced_disks_do_not_form_beside_a_survivor,
         ),
     ];
-    let options = ClusterOptions { machines: 4, registry: false, ..blank("vm-forming")? };
+    let options = ClusterOptions { machines: 4, ..blank("vm-forming")? };
     Rig::prepare(&options)?.run(&scenarios)
 }
 
