@@ -32,12 +32,14 @@ impl Accelerator {
         }
     }
 
-    /// QEMU's arguments.
+    /// QEMU's arguments. The translator works on one thread per machine, whatever its number of processors: on several it
+    /// may translate an instruction while another processor writes it (QEMU before 8.1, and Debian 12 has 7.2), and a kernel
+    /// that patches itself then dies of its own `int3`. Machines of one processor and clusters lose nothing by it.
     #[must_use]
     pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Tcg => &["-accel", "tcg,thread=single", "-cpu", "max"],
         }
     }
 

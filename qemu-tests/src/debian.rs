@@ -3,10 +3,12 @@
 //! The rig needs a registry to run and programs to put into test images, but a person's machine should not get a Redis
 //! service and a registry service because they tried a cluster. So packages are downloaded and unpacked into a cache.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::fs::FlockOperation;
 
 /// Unpacks `packages` (and nothing that they depend on) and returns the folder with their files. A folder that is complete
 /// is used again.
@@ -14,6 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 /// # Errors
 /// A package cannot be downloaded or unpacked; the tools' words are in the error.
 pub fn unpack(cache: &Path, name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let _alone = alone(cache)?;
     let folder = cache.join(name);
     let complete = cache.join(format!("{name}.complete"));
     let wanted = packages.join("\n");
@@ -37,6 +40,18 @@ pub fn unpack(cache: &Path, name: &str, packages: &[&str]) -> anyhow::Result<Pat
     }
     std::fs::write(&complete, wanted)?;
     Ok(folder)
+}
+
+/// Waits until nobody else, in this process or another, changes what rigs share in `folder`, and keeps others waiting until the
+/// value is dropped. Not to be asked for twice at a time.
+///
+/// # Errors
+/// The folder cannot be made or written to.
+pub(crate) fn alone(folder: &Path) -> anyhow::Result<File> {
+    let path = make(folder)?.join(".lock");
+    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
 }
 
 fn make(folder: &Path) -> anyhow::Result<&Path> {

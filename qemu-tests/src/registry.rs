@@ -144,6 +144,7 @@ impl Registry {
     /// # Errors
     /// It cannot be made, or the registry does not take it.
     pub fn push(&self, image: &content::Image) -> anyhow::Result<()> {
+        let _alone = debian::alone(&self.folder)?;
         let layout = self.cache.join("images").join(image.name);
         image.write_layout(&layout)?;
         for tag in image.tags {
@@ -197,6 +198,7 @@ impl Drop for Registry {
 
 /// The registry's certificate and key, made once per folder; returns PEM of their authority.
 fn certificates(folder: &Path, gateway: Ipv4Addr) -> anyhow::Result<String> {
+    let _alone = debian::alone(folder)?;
     let authority_file = folder.join("ca.crt");
     if let Ok(pem) = std::fs::read_to_string(&authority_file) {
         return Ok(pem);

@@ -130,7 +130,8 @@ fn watch(kubectl: &Kubectl) -> anyhow::Result<(Child, mpsc::Receiver<Event>)> {
         "--output-watch-events",
         "--no-headers",
         "-o",
-        "custom-columns=N:.metadata.name,P:.status.phase",
+        // The columns are those of the watch's event, not of the pod in it.
+        "custom-columns=T:.type,N:.object.metadata.name,P:.object.status.phase",
     ]);
     command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());
     let mut child = Child::spawn(command)?;

@@ -69,7 +69,7 @@ pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
         others.push(lose(&mut rig, voter)?);
     }
     rig.cluster.shut_down(LIMIT)?;
-    let factor = bench.accelerator.patience();
+    let factor = bench.accelerator.timings_factor();
     let title = format!(
         "A machine's power is cut: seconds, least / **median** / most of {ROUNDS}; all timings are {factor} times the defaults"
     );
