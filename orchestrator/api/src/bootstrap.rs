@@ -3,15 +3,14 @@
 
 use std::net::IpAddr;
 
-use podium_types::ObjectKey;
 use podium_types::kind::resources;
+use podium_types::{ObjectKey, namespace};
 use serde_json::{Value, json};
 
 use crate::auth::User;
 use crate::pipeline::{Pipeline, Target, WriteOptions};
 use crate::status::Status;
 
-const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const SERVICE: &str = "kubernetes";
 
 /// Makes what is missing, and makes the EndpointSlice name exactly the given servers (its former ones are forgotten).
@@ -21,9 +20,9 @@ const SERVICE: &str = "kubernetes";
 /// # Errors
 /// Of the store; then call it again.
 pub async fn ensure(pipeline: &Pipeline, servers: &[IpAddr], port: u16) -> Result<(), Status> {
-    for name in NAMESPACES {
+    for name in namespace::ALL {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        create(pipeline, &ObjectKey::new(resources::NAMESPACES, "", name), object).await?;
+        create(pipeline, &ObjectKey::of_namespace(name), object).await?;
     }
     let key = ObjectKey::new(resources::SERVICES, "default", SERVICE);
     create(pipeline, &key, service(pipeline, port)).await?;

@@ -6,8 +6,7 @@
 //! duration: it is held until another holds it, also by a leader that has died and has no successor yet.
 
 use podium_types::k8s::api::coordination::v1::Lease;
-use podium_types::kind::resources;
-use podium_types::{Now, ObjectKey};
+use podium_types::{Now, ObjectKey, namespace};
 use serde_json::json;
 
 use crate::controller::Controller;
@@ -15,8 +14,6 @@ use crate::object::{Object, Typed};
 use crate::plan::{Plan, Step};
 use crate::world::{Change, World};
 
-/// Where it is.
-pub const NAMESPACE: &str = "kube-system";
 /// What it is called.
 pub const NAME: &str = "podium-leader";
 
@@ -33,11 +30,15 @@ impl Controller for LeaderLease {
     }
 
     fn keys_for(&self, _: &World, change: &Change) -> Vec<ObjectKey> {
-        if *change.key == key() || *change.key == namespace() { vec![key()] } else { Vec::new() }
+        if *change.key == key() || *change.key == ObjectKey::of_namespace(namespace::SYSTEM) {
+            vec![key()]
+        } else {
+            Vec::new()
+        }
     }
 
     fn plan(&self, world: &World, key: &ObjectKey, now: Now) -> Plan {
-        let home = world.object(&namespace());
+        let home = world.object(&ObjectKey::of_namespace(namespace::SYSTEM));
         if self.holder.is_empty() || home.is_none_or(Object::terminating) {
             return Plan::nothing();
         }
@@ -53,11 +54,7 @@ impl Controller for LeaderLease {
 }
 
 fn key() -> ObjectKey {
-    ObjectKey::new(Lease::RESOURCE, NAMESPACE, NAME)
-}
-
-fn namespace() -> ObjectKey {
-    ObjectKey::new(resources::NAMESPACES, "", NAMESPACE)
+    ObjectKey::new(Lease::RESOURCE, namespace::SYSTEM, NAME)
 }
 
 impl LeaderLease {
@@ -66,7 +63,7 @@ impl LeaderLease {
             resource: Lease::RESOURCE,
             object: json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": {"name": NAME, "namespace": NAMESPACE},
+                "metadata": {"name": NAME, "namespace": namespace::SYSTEM},
                 "spec": self.spec(0, now),
             }),
         }

@@ -41,7 +41,7 @@ impl Controller for NamespaceController {
         if change.key.resource == resources::NAMESPACES {
             return vec![(*change.key).clone()];
         }
-        let key = ObjectKey::new(resources::NAMESPACES, "", change.key.namespace.clone());
+        let key = ObjectKey::of_namespace(change.key.namespace.clone());
         let ends = world.object(&key).is_some_and(Object::terminating);
         if ends || is_standard(&change.key) { vec![key] } else { Vec::new() }
     }

@@ -5,8 +5,7 @@
 
 use podium_types::k8s::api::coordination::v1::Lease;
 use podium_types::k8s::api::core::v1::Node;
-use podium_types::kind::resources;
-use podium_types::{Now, ObjectKey};
+use podium_types::{Now, ObjectKey, namespace};
 use serde_json::json;
 
 use crate::controller::Controller;
@@ -14,9 +13,6 @@ use crate::health::Timings;
 use crate::object::{Object, Typed};
 use crate::plan::{Plan, Step};
 use crate::world::{Change, World};
-
-/// Where they are.
-pub const NAMESPACE: &str = "kube-node-lease";
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,9 +27,9 @@ impl Controller for NodeLease {
         let key = &change.key;
         if key.resource == Node::RESOURCE {
             vec![key_of(&key.name)]
-        } else if key.resource == Lease::RESOURCE && key.namespace == NAMESPACE {
+        } else if key.resource == Lease::RESOURCE && key.namespace == namespace::NODE_LEASES {
             vec![(**key).clone()]
-        } else if **key == namespace() {
+        } else if **key == ObjectKey::of_namespace(namespace::NODE_LEASES) {
             let names = world.nodes().filter_map(|node| node.metadata.name.as_deref());
             names.map(key_of).collect()
         } else {
@@ -44,7 +40,9 @@ impl Controller for NodeLease {
     fn plan(&self, world: &World, key: &ObjectKey, now: Now) -> Plan {
         let node = ObjectKey::new(Node::RESOURCE, "", key.name.clone());
         let there = |key: &ObjectKey| world.object(key).filter(|object| !object.terminating());
-        let (Some(node), Some(_)) = (there(&node), there(&namespace())) else {
+        let (Some(node), Some(_)) =
+            (there(&node), there(&ObjectKey::of_namespace(namespace::NODE_LEASES)))
+        else {
             return Plan::nothing();
         };
         // One of an earlier Node of this name goes with that.
@@ -56,11 +54,7 @@ impl Controller for NodeLease {
 }
 
 fn key_of(node: &str) -> ObjectKey {
-    ObjectKey::new(Lease::RESOURCE, NAMESPACE, node)
-}
-
-fn namespace() -> ObjectKey {
-    ObjectKey::new(resources::NAMESPACES, "", NAMESPACE)
+    ObjectKey::new(Lease::RESOURCE, namespace::NODE_LEASES, node)
 }
 
 fn create(key: &ObjectKey, node: &Object, now: Now) -> Step {
@@ -72,7 +66,7 @@ fn create(key: &ObjectKey, node: &Object, now: Now) -> Step {
         object: json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {
-                "name": key.name, "namespace": NAMESPACE,
+                "name": key.name, "namespace": namespace::NODE_LEASES,
                 "ownerReferences": [{
                     "apiVersion": "v1", "kind": "Node", "name": key.name, "uid": node.uid(),
                 }],

@@ -191,7 +191,7 @@ impl Users {
     async fn delete_namespace(&self) {
         let name =
             executor::with(|core| NAMESPACES[1 + usize::try_from(core.below(2)).unwrap_or(0)]);
-        let key = ObjectKey::new(resources::NAMESPACES, "", name);
+        let key = ObjectKey::of_namespace(name);
         let request = Request::Delete { key, uid: None, grace_seconds: None, propagation: None };
         self.access.call(request).await;
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::kind::Kind;
+use crate::kind::{Kind, resources};
 
 const ROOT: &str = "/registry";
 const CORE: &str = "core";
@@ -74,6 +74,11 @@ impl ObjectKey {
         name: impl Into<String>,
     ) -> Self {
         Self { resource, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// A namespace itself.
+    pub fn of_namespace(name: impl Into<String>) -> Self {
+        Self::new(resources::NAMESPACES, "", name)
     }
 
     /// The key of this object in the store.

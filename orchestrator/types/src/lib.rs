@@ -13,6 +13,7 @@ pub mod key;
 pub mod kind;
 pub mod machine;
 pub mod names;
+pub mod namespace;
 pub mod object;
 pub mod openapi;
 pub mod quantity;

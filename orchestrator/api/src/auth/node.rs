@@ -17,12 +17,9 @@ use base64::engine::general_purpose::STANDARD;
 use podium_store::View;
 use podium_types::kind::resources;
 use podium_types::selector::FieldSelector;
-use podium_types::{Kind, ObjectKey, References, object};
+use podium_types::{Kind, ObjectKey, References, namespace, object};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-
-/// Where the Leases of nodes are.
-const LEASES: &str = "kube-node-lease";
 
 /// What a node asks for.
 #[derive(Clone, Copy)]
@@ -74,7 +71,7 @@ pub(super) fn may(node: &str, verb: &str, asked: Asked<'_>, state: &View) -> Res
             true => Err(format!("node '{node}' may only change its own")),
             false => only(reads || changes),
         },
-        Kind::Lease if asked.namespace == LEASES => match verb {
+        Kind::Lease if asked.namespace == namespace::NODE_LEASES => match verb {
             // Its name is in the object.
             "create" => Ok(()),
             _ if asked.name == node => only(reads || changes || verb == "delete"),
@@ -222,7 +219,7 @@ mod tests {
         let (name, subresource) = path.split_once('/').unwrap_or((path, ""));
         let namespace = match kind {
             Kind::Node | Kind::Machine => "",
-            Kind::Lease => LEASES,
+            Kind::Lease => namespace::NODE_LEASES,
             _ => "default",
         };
         may(node, verb, Asked { kind, subresource, namespace, name, fields }, &state())

@@ -172,7 +172,7 @@ impl Pipeline {
         if !target.resource.namespaced {
             return Ok(None);
         }
-        let key = ObjectKey::new(resources::NAMESPACES, "", target.namespace).storage_key();
+        let key = ObjectKey::of_namespace(target.namespace).storage_key();
         let Some(record) = view.get(&key) else {
             return Err(Status::not_found(&resources::NAMESPACES, target.namespace));
         };

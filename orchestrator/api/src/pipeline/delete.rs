@@ -12,7 +12,7 @@
 
 use jiff::SignedDuration;
 use podium_store::{Guard, Operation, Outcome, Record};
-use podium_types::{canonical, object, time};
+use podium_types::{canonical, namespace, object, time};
 use serde_json::{Value, json};
 
 use super::read::check_verb;
@@ -32,7 +32,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// The grace of a pod that does not say.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// Namespaces that a cluster cannot be without.
-const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const IMMORTAL: [&str; 3] = [namespace::DEFAULT, namespace::SYSTEM, namespace::PUBLIC];
 
 /// How a deletion stands.
 #[derive(Debug, Clone)]

@@ -3,14 +3,11 @@
 //! A watch tells what is stored, so it is silent while nodes live: nothing is written.
 
 use podium_types::kind::Kind;
-use podium_types::object;
+use podium_types::{namespace, object};
 use serde_json::Value;
 
 use super::{Pipeline, Served};
 use crate::registry::Resource;
-
-/// Where the Leases of nodes are.
-const NAMESPACE: &str = "kube-node-lease";
 
 impl Pipeline {
     /// The same, renewed when its node was heard last, if it is the Lease of a node that was.
@@ -19,7 +16,7 @@ impl Pipeline {
             return served;
         };
         let mut lease = served.value();
-        if object::namespace(&lease) != NAMESPACE {
+        if object::namespace(&lease) != namespace::NODE_LEASES {
             return served;
         }
         let Some(heard) = beats.last(object::name(&lease)) else { return served };

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use podium_types::{GroupResource, ObjectKey};
+use podium_types::ObjectKey;
 use serde_json::Value;
 
 use super::{Change, controller, is_deleting, number, text};
-
-const NAMESPACES: GroupResource = GroupResource::new("", "namespaces");
 
 pub(super) fn judge(
     change: &Change<'_>,
@@ -62,7 +60,7 @@ fn created(key: &ObjectKey, objects: &BTreeMap<ObjectKey, Value>) -> Result<(), 
     if key.namespace.is_empty() {
         return Ok(());
     }
-    match objects.get(&ObjectKey::new(NAMESPACES, "", key.namespace.clone())) {
+    match objects.get(&ObjectKey::of_namespace(key.namespace.clone())) {
         None => Err("was created in a namespace that is not there".to_owned()),
         Some(namespace) if is_deleting(namespace) => {
             Err("was created in a namespace that is being deleted".to_owned())

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::metadata;
 use super::report::{Path, Report, items, text};
 use crate::kind::Kind;
-use crate::names;
 use crate::object::{at, i64_at, namespace as namespace_of};
+use crate::{names, namespace};
 
 const ENDPOINTS: usize = 1000;
 const ENDPOINT_ADDRESSES: usize = 100;
@@ -169,7 +169,7 @@ pub(super) fn event(report: &mut Report, kind: Kind, object: &Value) {
     let about = text(&object[about], "namespace");
     let own = namespace_of(object);
     if about.is_empty() {
-        if own != "default" && own != "kube-system" {
+        if own != namespace::DEFAULT && own != namespace::SYSTEM {
             report.invalid(&path.child("namespace"), about, "does not match event.namespace");
         }
     } else if about != own {
