@@ -11,4 +11,6 @@ podium_store::planted_bugs! {
     BindOverwrites = "bind_overwrites",
     /// Objects are created in namespaces that are being deleted.
     CreateInTerminatingNamespace = "create_in_terminating_namespace",
+    /// A node that follows is told what happened from one revision too far on.
+    FeedSkipsRevision = "feed_skips_revision",
 }

@@ -220,6 +220,11 @@ impl Pipeline {
         &self.store
     }
 
+    /// The mistakes that it makes.
+    pub(crate) fn bugs(&self) -> Bugs {
+        self.config.bugs
+    }
+
     /// What it was made with.
     #[must_use]
     pub fn config(&self) -> &Config {

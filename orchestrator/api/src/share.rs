@@ -1,15 +1,18 @@
 //! The part of the state that a node without a replica follows: what it needs for its work, and no more.
 //!
 //! Services, EndpointSlices, Namespaces, Nodes and Machines, all of them; pods that are bound to the node; and the ConfigMaps
-//! and Secrets that those pods refer to, as long as they do. A voter keeps one [`Share`] per node that follows and sends
-//! what it returns; the node keeps a [`podium_store::Mirror`].
+//! and Secrets that those pods refer to, as long as they do. A voter keeps one [`Share`] per node that follows and says
+//! what it returns, piece by piece ([`Feed`]); the node keeps a [`podium_store::Mirror`].
 //!
 //! Pure: views and events in, changes out. Invariant: what the node holds is exactly `held`; a record never goes back to
 //! an older one, although a view may be ahead of the event that is looked at.
 
+mod feed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use feed::{Feed, FeedError, PATIENCE, REMINDER, RETRY};
 use podium_store::{MirrorChange, Record, Revision, View, WatchEvent};
 use podium_types::kind::resources;
 use podium_types::{GroupResource, ObjectKey, References, object};

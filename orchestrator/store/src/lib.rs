@@ -59,7 +59,7 @@ pub use error::{StoreError, WatchError};
 pub use handle::{Role, Standing, Status, StoreHandle};
 pub use history::HistoryLimits;
 pub use member::{FeatureLevel, Member, MemberId, Membership};
-pub use mirror::{Mirror, MirrorChange};
+pub use mirror::{Intake, Mirror, MirrorChange, MirrorNews, NewsError};
 pub use openraft::AsyncRuntime;
 pub use openraft::impls::TokioRuntime;
 pub use record::{

@@ -4,8 +4,12 @@
 //! elsewhere: a mirror takes over records as they are and offers the reading half of [`StoreHandle`] over them, so that
 //! what follows the store on a voter follows a mirror in the same way.
 //!
+//! What a voter says to a node that follows it is [`MirrorNews`]; an [`Intake`] takes it over, and judges its order.
+//!
 //! Invariants: the mirror's revision never goes back; every change is one event for its watchers, those by which a
 //! connection makes up for what it missed too.
+
+mod intake;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use crate::record::{Outcome, Record, Revision, Transaction};
 use crate::replica::Replica;
 use crate::view::View;
 use crate::watch::Watch;
+
+pub use intake::{Intake, MirrorNews, NewsError};
 
 /// What happened to one key of the part.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,26 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
 use podium_api::pipeline::ReadOptions;
-use podium_api::share::Share;
+use podium_api::share::{Feed, FeedError, REMINDER};
 use podium_api::{Pipeline, Status, Target, User};
 use podium_peer::frame::{self, FrameError};
-use podium_store::{Revision, StoreError, View, Watch};
+use podium_store::StoreError;
 use podium_types::ObjectKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, split};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 
-use super::wire::{Answer, Ask, Change, FRAME_BYTES, News, PART_BYTES, PATIENCE, Put, REMINDER};
+use super::wire::{Answer, Ask, FRAME_BYTES, News, PATIENCE};
 use crate::authority::Authority;
 use crate::voters::{Keys, Voters};
 use podium_lead::calls;
-
-/// All objects.
-const ROOT: &str = "/registry/";
-/// Changes are sent when there are so many, and the transaction that they belong to is whole.
-const BATCH_MAX: usize = 512;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +24,8 @@ pub(crate) enum ServeError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the watch ended: {0}")]
-    Watch(#[from] podium_store::WatchError),
+    #[error(transparent)]
+    Feed(#[from] FeedError),
 }
 
 /// What a voter serves nodes from.
@@ -123,20 +116,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut incoming, mut outgoing) = split(stream);
-    let store = desk.pipeline.store();
     let mut voters = desk.voters.subscribe();
-    let mut share = Share::new(node);
-    // Not older than anything that was acknowledged, so that a node that comes from another voter never goes back.
-    let view = store.read().await?;
-    let mut watch = store.watch(ROOT, view.revision())?;
+    let mut feed = Feed::open(&desk.pipeline, node).await?;
     let send = async {
         frame::say(&mut outgoing, &told(&mut voters), PATIENCE).await?;
-        send_whole(&mut outgoing, &mut share, &view).await?;
-        drop(view);
         loop {
-            let (revision, changes) = gather(&mut watch, &mut share, || store.local()).await?;
-            let news = News::Changes { revision: revision.0, changes };
-            frame::say(&mut outgoing, &news, PATIENCE).await?;
+            let news = feed.next(tokio::time::sleep(REMINDER)).await?;
+            frame::say(&mut outgoing, &News::from(news), PATIENCE).await?;
             // Heard with the next reminder at the latest; the voters change seldom.
             if voters.has_changed().unwrap_or_default() {
                 frame::say(&mut outgoing, &told(&mut voters), PATIENCE).await?;
@@ -152,50 +138,4 @@ where
 
 fn told(voters: &mut watch::Receiver<Keys>) -> News {
     News::Voters(voters.borrow_and_update().iter().cloned().collect())
-}
-
-async fn send_whole(
-    outgoing: &mut (impl AsyncWrite + Unpin),
-    share: &mut Share,
-    view: &View,
-) -> Result<(), FrameError> {
-    let (mut part, mut bytes) = (Vec::new(), 0);
-    for record in share.start(view) {
-        let put = Put::from(&*record);
-        bytes += put.bytes();
-        part.push(put);
-        if bytes >= PART_BYTES {
-            frame::say(outgoing, &News::Part(std::mem::take(&mut part)), PATIENCE).await?;
-            bytes = 0;
-        }
-    }
-    frame::say(outgoing, &News::Part(part), PATIENCE).await?;
-    frame::say(outgoing, &News::Whole { revision: view.revision().0 }, PATIENCE).await
-}
-
-/// Waits for changes of the share, or until it is time to say that there are none; returns up to which revision they are
-/// all there are.
-async fn gather(
-    watch: &mut Watch,
-    share: &mut Share,
-    view: impl Fn() -> View,
-) -> Result<(Revision, Vec<Change>), ServeError> {
-    let reminder = Instant::now() + REMINDER;
-    let mut changes = Vec::new();
-    loop {
-        let event = match watch.next().now_or_never() {
-            Some(event) => event?,
-            // The events of a transaction come together: none of them is still to come.
-            None if !changes.is_empty() => break,
-            None => match timeout_at(reminder, watch.next()).await {
-                Ok(event) => event?,
-                Err(_) => break,
-            },
-        };
-        changes.extend(share.changes(&event, &view()).iter().map(Change::from));
-        if changes.len() >= BATCH_MAX && watch.progress() >= event.revision {
-            break;
-        }
-    }
-    Ok((watch.progress(), changes))
 }

@@ -4,10 +4,10 @@
 //! certificates, one after the other, each with its [`Answer`]. Objects are JSON.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+pub(super) use podium_api::share::PATIENCE;
 use podium_control::{Propagation, Step};
-use podium_store::{MirrorChange, Record, Revision};
+use podium_store::{MirrorChange, MirrorNews, Record, Revision};
 use podium_types::{GroupResource, ObjectKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,12 +16,6 @@ use podium_form::client::Refusal;
 
 /// The largest value of the store (1.5 MiB) and what belongs to it; a share comes in parts of this size at most.
 pub(super) const FRAME_BYTES: usize = 4 * 1024 * 1024;
-/// What is collected into one frame.
-pub(super) const PART_BYTES: usize = 1024 * 1024;
-/// How long the other end may take to send what it owes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// A voter that has no news says at least so often that it is there.
-pub(super) const REMINDER: Duration = Duration::from_secs(3);
 
 /// From the node. The order of variants and fields is the format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,9 +107,33 @@ pub(super) enum Change {
     Delete(String),
 }
 
-impl Put {
-    pub(super) fn bytes(&self) -> usize {
-        self.key.len() + self.value.len()
+impl From<MirrorNews> for News {
+    fn from(news: MirrorNews) -> Self {
+        match news {
+            MirrorNews::Part(records) => Self::Part(records.iter().map(Put::from).collect()),
+            MirrorNews::Whole(revision) => Self::Whole { revision: revision.0 },
+            MirrorNews::Changes { revision, changes } => {
+                let changes = changes.iter().map(Change::from).collect();
+                Self::Changes { revision: revision.0, changes }
+            }
+        }
+    }
+}
+
+impl News {
+    /// What is said of the share; else who votes.
+    pub(super) fn of_share(self) -> Result<MirrorNews, Vec<Vec<u8>>> {
+        Ok(match self {
+            Self::Part(records) => {
+                MirrorNews::Part(records.into_iter().map(Record::from).collect())
+            }
+            Self::Whole { revision } => MirrorNews::Whole(Revision(revision)),
+            Self::Changes { revision, changes } => {
+                let changes = changes.into_iter().map(MirrorChange::from).collect();
+                MirrorNews::Changes { revision: Revision(revision), changes }
+            }
+            Self::Voters(keys) => return Err(keys),
+        })
     }
 }
 
