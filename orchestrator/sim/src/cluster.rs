@@ -17,6 +17,7 @@ use crate::agent::host::{Host, Running};
 use crate::disk::SimDisk;
 use crate::executor::{self, Life, NodeClock};
 use crate::fault::{Coverage, Fault};
+use crate::follow::Followers;
 use crate::forming::{self, Census, Meeting};
 use crate::ledger::{Fact, Ledger, Violation};
 use crate::mistake::Mistakes;
@@ -41,6 +42,7 @@ pub struct Cluster {
     ledger: Arc<Mutex<Ledger>>,
     rules: Arc<Mutex<Rules>>,
     census: Arc<Mutex<Census>>,
+    followers: Arc<Mutex<Followers>>,
     mistakes: Mistakes,
     log_limits: LogLimits,
     load: Load,
@@ -104,6 +106,7 @@ impl Cluster {
             ledger: Arc::default(),
             rules: Arc::default(),
             census: Arc::default(),
+            followers: Arc::default(),
             mistakes,
             log_limits,
             load,
@@ -157,6 +160,11 @@ impl Cluster {
     /// What machines have said of themselves while they form a cluster.
     pub(crate) fn census(&self) -> MutexGuard<'_, Census> {
         self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mirrors of those that follow the cluster.
+    pub(crate) fn followers(&self) -> MutexGuard<'_, Followers> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets go of all nodes when the run is over. They hold the cluster that holds them, so it would stay in memory.

@@ -89,8 +89,8 @@ pub fn with<R>(f: impl FnOnce(&Rc<Core>) -> R) -> R {
 
 /// As [`with`], or `None` outside a simulation (drops that run after it ended).
 pub fn try_with<R>(f: impl FnOnce(&Rc<Core>) -> R) -> Option<R> {
-    let core = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
-    Some(f(&core))
+    // Only `enter` changes it, outside of every task.
+    CURRENT.try_with(|current| current.borrow().as_ref().map(f)).ok().flatten()
 }
 
 /// A simulation that may be entered. Dropping it drops every task, in task order.

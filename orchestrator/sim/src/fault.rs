@@ -58,11 +58,15 @@ pub enum Fault {
     HalfAccepted,
     /// A machine that forms the cluster was seen by some of the others only.
     SeenBySome,
+    /// A node that follows the cluster had to ask a voter anew.
+    BrokenStream,
+    /// Who watches a mirror had to begin anew.
+    ForgottenHistory,
 }
 
 impl Fault {
     /// Every kind, for the coverage table.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Crash,
         Self::CrashInDisk,
         Self::Restart,
@@ -87,6 +91,8 @@ impl Fault {
         Self::LateBoot,
         Self::HalfAccepted,
         Self::SeenBySome,
+        Self::BrokenStream,
+        Self::ForgottenHistory,
     ];
 }
 
@@ -117,6 +123,8 @@ impl fmt::Display for Fault {
             Self::LateBoot => "late boot",
             Self::HalfAccepted => "proposer off, set half accepted",
             Self::SeenBySome => "seen by some only",
+            Self::BrokenStream => "broken stream to a worker",
+            Self::ForgottenHistory => "mirror forgot its history",
         };
         f.pad(name)
     }

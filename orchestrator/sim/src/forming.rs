@@ -6,6 +6,8 @@
 //!     ├── life (per boot) ── podium_form::Former ── meeting ── network
 //!     │                      │
 //!     └── end ◄── census ◄───┴── all that machines say, accept and make  (the rules of forming)
+//!          ▲
+//!         live                                                            (then, if not all are members)
 //! ```
 //!
 //! A machine is a disk with an identity. A new disk is another machine at the same place, with the same name. The sessions
@@ -15,19 +17,23 @@ pub(crate) mod census;
 mod end;
 mod ground;
 pub(crate) mod life;
+mod live;
 mod meeting;
 mod nemesis;
 mod story;
+mod tenants;
 
 use std::time::Duration;
 
 use podium_control::forming::Machine;
 
-use crate::executor::{self, Core};
+use crate::executor::{self, Core, Life};
 use crate::network::seam::member_of;
 use crate::pulse::name_of;
+use crate::runtime::{Sleep, spawn_in};
 
 pub(crate) use census::Census;
+pub(crate) use live::live;
 pub(crate) use meeting::Meeting;
 pub(crate) use story::form;
 
@@ -57,4 +63,12 @@ pub(crate) fn machine(core: &Core, node: u16, generation: u16) -> Machine {
 /// One of so many.
 fn pick(count: usize) -> usize {
     usize::try_from(executor::with(|core| core.below(count as u64))).unwrap_or(0)
+}
+
+/// Does something on the harness's time.
+fn later(after: Duration, act: impl FnOnce() + Send + 'static) {
+    drop(spawn_in(Life::HARNESS, async move {
+        Sleep::after(after).await;
+        act();
+    }));
 }

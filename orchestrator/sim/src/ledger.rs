@@ -17,6 +17,7 @@ use bytes::Bytes;
 use podium_store::{MemberId, Outcome, Record, Revision, Transaction, View};
 
 use claim::Claim;
+pub(crate) use history::Known;
 pub use history::{Fact, History};
 
 /// What the store did that it must never do.

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod disk;
 pub mod executor;
 pub mod fault;
+mod follow;
 mod forming;
 mod lead;
 pub mod ledger;
@@ -35,4 +36,4 @@ pub mod users;
 pub mod workload;
 
 pub use mistake::Mistakes;
-pub use run::{Options, Report, USUAL_STEPS, run};
+pub use run::{Options, Report, USUAL_STEPS, USUAL_TIME, run};

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use podium_sim::fault::Coverage;
-use podium_sim::{Mistakes, Options, Report, run};
+use podium_sim::{Mistakes, Options, Report, USUAL_TIME, run};
 
 use crate::{Many, mistakes_of};
 
@@ -78,7 +78,7 @@ fn all_seeds(many: &Many, mistakes: Mistakes) -> Total {
             mistakes,
             load: many.load.map(Into::into),
         });
-        let failed = report.violation.is_some();
+        let failed = report.violation.is_some() || report.is_short();
         total.lock().unwrap_or_else(PoisonError::into_inner).add(&report);
         if failed && !many.keep_going {
             stop.store(true, Ordering::Relaxed);
@@ -127,6 +127,16 @@ impl Total {
                     .shortest
                     .map_or(report.virtual_time, |least| least.min(report.virtual_time));
                 self.shortest = Some(shortest);
+                if report.is_short() {
+                    self.failures += 1;
+                    println!("{}", line(report));
+                    println!(
+                        "seed {} is over before {} virtual minutes are: {}",
+                        report.options.seed,
+                        USUAL_TIME.as_secs() / 60,
+                        report.options
+                    );
+                }
             }
             Some(violation) => {
                 self.failures += 1;

@@ -22,6 +22,9 @@ use crate::workload::Clients;
 /// How many steps make a run of more than ten virtual minutes.
 pub const USUAL_STEPS: u64 = 3_000;
 
+/// What a run of [`USUAL_STEPS`] lasts at least, in virtual time.
+pub const USUAL_TIME: Duration = Duration::from_secs(600);
+
 /// The mean time between two steps.
 const STEP: Duration = Duration::from_millis(220);
 
@@ -73,6 +76,16 @@ pub struct Report {
     pub coverage: Coverage,
     /// What went wrong.
     pub violation: Option<Violation>,
+}
+
+impl Report {
+    /// Whether the run proves less than it is taken for.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.violation.is_none()
+            && self.options.steps >= USUAL_STEPS
+            && self.virtual_time < USUAL_TIME
+    }
 }
 
 thread_local! {
@@ -173,6 +186,7 @@ fn draw_limits(core: &executor::Core, load: Load) -> LogLimits {
 async fn story(cluster: &Cluster, options: Options) -> Result<(), Violation> {
     options.mistakes.plant();
     if cluster.load() == Load::Forming && !forming::form(cluster).await? {
+        forming::live(cluster, options.steps).await?;
         cluster.ledger().close();
         return check(cluster);
     }

@@ -35,6 +35,17 @@ fn usual_run_lasts_more_than_ten_virtual_minutes() {
     assert!(report.terms > 1, "{} terms", report.terms);
 }
 
+#[test]
+fn cluster_with_workers_lives_on_for_as_long_as_any() {
+    let options = options(2, podium_sim::USUAL_STEPS, Load::Forming);
+    let report = holds(Options { nodes: Some(5), ..options });
+    assert!(report.virtual_time >= podium_sim::USUAL_TIME, "{:?}", report.virtual_time);
+    assert!(report.revisions > 200, "{} transactions", report.revisions);
+    assert!(!report.is_short());
+    let cut_short = Report { virtual_time: std::time::Duration::from_secs(36), ..report };
+    assert!(cut_short.is_short());
+}
+
 /// A leader that lost its unsynced tail in a power cut went on leading in the same term, and gave indices of its log to
 /// other entries.
 #[test]

@@ -60,10 +60,14 @@ impl Change {
         match self {
             Self::Write { offset, bytes } => {
                 let end = offset + bytes.len();
-                if content.bytes.len() < end {
-                    content.bytes.resize(end, 0);
+                // Most writes are at the end of a file: no zeros are written to be overwritten.
+                if content.bytes.len() <= *offset {
+                    content.bytes.resize(*offset, 0);
+                    content.bytes.extend_from_slice(bytes);
+                } else {
+                    content.bytes.resize(end.max(content.bytes.len()), 0);
+                    content.bytes[*offset..end].copy_from_slice(bytes);
                 }
-                content.bytes[*offset..end].copy_from_slice(bytes);
             }
             Self::Reserve(_) => {}
             Self::Truncate(length) => {

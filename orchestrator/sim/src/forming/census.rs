@@ -62,6 +62,23 @@ impl Census {
         self.made.values().next()
     }
 
+    /// Whether a node's disk may be replaced now that a cluster is formed: enough members stay for a quorum, and too few
+    /// machines are without a cluster to form another.
+    pub(crate) fn may_lose(&self, node: u16) -> bool {
+        let Some(set) = self.cluster() else { return false };
+        let homeless =
+            |key| self.machines.get(key).is_none_or(|it| it.standing.cluster().is_none());
+        let apart = self.nodes.iter().filter(|(other, key)| **other != node && homeless(key));
+        let is_member = |key| self.standing_of(key) == Some(&Standing::Member(set.cluster));
+        let others = set.machines.keys().filter(|key| is_member(key));
+        let left = others.filter(|key| self.node_of(key).is_some_and(|it| it != node)).count();
+        left * 2 > set.machines.len() && apart.count() + 1 < set.machines.len()
+    }
+
+    fn standing_of(&self, key: &Fingerprint) -> Option<&Standing> {
+        self.machines.get(key).map(|known| &known.standing)
+    }
+
     /// The last line on a node's console; empty when all is well.
     pub(crate) fn console(&self, node: u16) -> &str {
         self.consoles.get(&node).map_or("", String::as_str)

@@ -45,6 +45,12 @@ pub(super) fn all_are_members(cluster: &Cluster) -> bool {
     cluster.numbers().iter().all(member)
 }
 
+/// Whether there is a cluster that can take anybody in.
+pub(super) fn has_cluster(cluster: &Cluster) -> bool {
+    let census = cluster.census();
+    census.cluster().is_some_and(|set| has_quorum(set, &members(&census, set)))
+}
+
 /// The members that are left of a cluster.
 fn members(census: &Census, set: &MemberSet) -> Vec<u16> {
     let nodes = set.machines.keys().filter_map(|key| census.node_of(key));
@@ -133,7 +139,10 @@ async fn prove(cluster: &Cluster) -> Result<(), Violation> {
         }
     };
     let what = || format!("not every member takes writes and reads\n{}", describe(cluster));
-    SimRuntime::timeout(LIMIT, prove).await.map_err(|_| Violation::Stuck(what()))
+    SimRuntime::timeout(LIMIT, prove).await.map_err(|_| Violation::Stuck(what()))?;
+    let target = cluster.applied();
+    let told = |cluster: &Cluster| cluster.ledger().history().end() >= target;
+    cluster.wait_until("the whole history is told", LIMIT, told).await
 }
 
 /// One line for each node.

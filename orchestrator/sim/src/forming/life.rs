@@ -15,6 +15,7 @@ use super::{EXPECT, HELLO, PATIENCE};
 use crate::access;
 use crate::cluster::{Cluster, SimStore};
 use crate::executor::Life;
+use crate::follow;
 use crate::ledger::Violation;
 use crate::runtime::{Sleep, spawn};
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(cluster: &Cluster, life: Life, store: &SimStore) -> bool
         }
         Standing::Worker(_) | Standing::Blank { .. } => {
             store.shutdown().await;
+            drop(spawn(follow::follow(cluster.clone(), node)));
             meeting.former().greet(&meeting).await
         }
     }

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::{disks_to_spare, pick};
+use super::{disks_to_spare, later, pick};
 use crate::cluster::Cluster;
 use crate::disk;
-use crate::executor::{self, Life};
+use crate::executor;
 use crate::fault::Fault;
 use crate::network;
-use crate::runtime::{Sleep, spawn_in};
 
 /// The shortest and longest time that a fault lasts.
 const LASTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
@@ -22,6 +21,11 @@ impl Nemesis {
     pub(super) fn new(cluster: Cluster) -> Self {
         let spare = disks_to_spare(u16::try_from(cluster.numbers().len()).unwrap_or(u16::MAX));
         Self { cluster, spare }
+    }
+
+    /// One that replaces no disks.
+    pub(super) fn sparing(cluster: Cluster) -> Self {
+        Self { cluster, spare: 0 }
     }
 
     /// When every fault has ended that has begun by now.
@@ -113,11 +117,4 @@ impl Nemesis {
             cluster.boot(node);
         });
     }
-}
-
-fn later(after: Duration, act: impl FnOnce() + Send + 'static) {
-    drop(spawn_in(Life::HARNESS, async move {
-        Sleep::after(after).await;
-        act();
-    }));
 }

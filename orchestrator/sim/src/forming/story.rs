@@ -69,7 +69,7 @@ fn switch_on(cluster: &Cluster, off: &mut Vec<(Duration, u16)>) {
 }
 
 /// Ends all faults, and waits for those under way.
-async fn mend(cluster: &Cluster) {
+pub(super) async fn mend(cluster: &Cluster) {
     Sleep::after(Nemesis::longest() + Duration::from_secs(1)).await;
     cluster.network().heal();
     for node in cluster.numbers() {

@@ -108,11 +108,7 @@ impl History {
 
     /// What `key` held at `revision`.
     pub(crate) fn at(&self, key: &str, revision: u64) -> Option<&Known> {
-        let versions = self.keys.get(key)?;
-        versions
-            .range((Bound::Unbounded, Bound::Included(revision)))
-            .next_back()
-            .and_then(|(_, known)| known.as_ref())
+        as_of(self.keys.get(key)?, revision)
     }
 
     /// The revisions in `from..=to` at which `key` may have changed, plus `from` itself.
@@ -128,10 +124,19 @@ impl History {
         moments
     }
 
-    /// Every key with what it held at `revision`.
+    /// Every key that held something at `revision`, in order, with what it held.
     pub(crate) fn state(&self, revision: u64) -> impl Iterator<Item = (&Arc<str>, &Known)> {
-        self.keys.keys().filter_map(move |key| self.at(key, revision).map(|known| (key, known)))
+        self.keys
+            .iter()
+            .filter_map(move |(key, versions)| as_of(versions, revision).map(|known| (key, known)))
     }
+}
+
+fn as_of(versions: &BTreeMap<u64, Option<Known>>, revision: u64) -> Option<&Known> {
+    versions
+        .range((Bound::Unbounded, Bound::Included(revision)))
+        .next_back()
+        .and_then(|(_, known)| known.as_ref())
 }
 
 /// Values that the store's workload makes name their transaction and are put once; objects of the API may repeat.
