@@ -101,7 +101,7 @@ sim-all:
 
 # Mistakes that are made on purpose, each of which must be found. Only the simulator is built with them, and never the node.
 planted:
-	cargo nextest run --release --locked --no-fail-fast -p podium-sim -p podium-control --features podium-sim/planted-bugs \
+	cargo nextest run --locked --no-fail-fast -p podium-sim -p podium-control --features podium-sim/planted-bugs \
 	--test planted --test control -E 'binary(planted) + test(planted::)'
 
 # The data path's own tests run on the shipped kernel, too: it has what the host's may lack.
