@@ -113,6 +113,7 @@ vm: test-deps
 
 # Forty minutes on a machine that does nothing else; a busy one gives figures that mean nothing. PARTS=boot,store for some.
 bench: image test-deps
+	cargo build --release --locked -p podium-sim
 	cargo build --release --locked -p podium-qemu-tests -p podium-store --example bench --example bare_init --example commit_rate
 	$(RELEASE)/examples/bench --image $(IMAGE) --programs $(RELEASE) --page docs/benchmarks.md $(if $(PARTS),--only $(PARTS))
 

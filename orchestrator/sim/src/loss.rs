@@ -60,19 +60,29 @@ impl Claim {
     ///
     /// # Errors
     /// What went wrong.
-    pub fn holds(self, seed: u64) -> Result<Duration, Violation> {
+    pub fn holds(self, seed: u64) -> Result<Missed, Violation> {
         let nodes = [3, 3, 5, 3, 3, 5, 3, 7][usize::try_from(seed % 8).unwrap_or(0)];
         set_running(Some(self.repeat(seed)));
-        let took = lose(seed, nodes, self);
+        let missed = lose(seed, nodes, self);
         set_running(None);
-        let took = took?;
-        match self.limit().filter(|limit| took > *limit) {
-            None => Ok(took),
+        let missed = missed?;
+        match self.limit().filter(|limit| missed.replaced > *limit) {
+            None => Ok(missed),
             Some(limit) => Err(Violation::Rule(format!(
-                "pods of {nodes} nodes were replaced after {took:?}, later than {limit:?}"
+                "pods of {nodes} nodes were replaced after {:?}, later than {limit:?}",
+                missed.replaced
             ))),
         }
     }
+}
+
+/// For how long machines were missed, in virtual time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// From the loss until the last replacement was bound; the length of the run where nobody is to be replaced.
+    pub replaced: Duration,
+    /// From the loss until something was committed again: for so long nobody could write.
+    pub gap: Duration,
 }
 
 impl fmt::Display for Claim {
@@ -92,9 +102,8 @@ const LOOK: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCES: Duration = Duration::from_secs(60);
 
-/// Runs one seed with so many machines: from the loss until the last replacement was bound, or the length of the run where
-/// nobody is to be replaced.
-fn lose(seed: u64, nodes: u16, claim: Claim) -> Result<Duration, Violation> {
+/// Runs one seed with so many machines.
+fn lose(seed: u64, nodes: u16, claim: Claim) -> Result<Missed, Violation> {
     let executor = Executor::new(seed);
     let (cluster, result) = executor.block_on(async move {
         let limits = LogLimits::default();
@@ -108,7 +117,7 @@ fn lose(seed: u64, nodes: u16, claim: Claim) -> Result<Duration, Violation> {
     violation.map_or(result, Err)
 }
 
-async fn story(cluster: &Cluster, claim: Claim) -> Result<Duration, Violation> {
+async fn story(cluster: &Cluster, claim: Claim) -> Result<Missed, Violation> {
     for node in cluster.numbers() {
         cluster.boot(node);
     }
@@ -151,8 +160,10 @@ async fn replace(
     cluster: &Cluster,
     victims: BTreeSet<u16>,
     replicas: usize,
-) -> Result<Duration, Violation> {
+) -> Result<Missed, Violation> {
     let began = executor::with(|core| core.now());
+    let committed = cluster.applied();
+    let mut gap = None;
     let names: BTreeSet<String> = victims.iter().copied().map(name_of).collect();
     for node in victims {
         cluster.crash(node);
@@ -162,8 +173,11 @@ async fn replace(
             return Err(violation.clone());
         }
         let took = executor::with(|core| core.now()).saturating_sub(began);
+        if gap.is_none() && cluster.applied() > committed {
+            gap = Some(took);
+        }
         if bound_elsewhere(cluster, &names) == replicas {
-            return Ok(took);
+            return Ok(Missed { replaced: took, gap: gap.unwrap_or(took) });
         }
         if took > PATIENCE {
             let what = format!("pods of {names:?} are not replaced\n{}", cluster.describe());
@@ -173,14 +187,14 @@ async fn replace(
     }
 }
 
-async fn endure(cluster: &Cluster) -> Result<Duration, Violation> {
+async fn endure(cluster: &Cluster) -> Result<Missed, Violation> {
     let began = executor::with(|core| core.now());
     let network = cluster.network().clone();
     network.set_weather(Weather { lose_one_in: 5, ..Weather::default() });
     loop {
         let took = executor::with(|core| core.now()).saturating_sub(began);
         if took >= SILENCES {
-            return Ok(took);
+            return Ok(Missed { replaced: took, gap: Duration::ZERO });
         }
         let numbers = cluster.numbers();
         let (silent, frozen, pause) = executor::with(|core| {

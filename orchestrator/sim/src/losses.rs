@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use podium_sim::loss::Claim;
+use podium_sim::loss::{Claim, Missed};
 
 use crate::many::for_each_seed;
 
@@ -48,20 +48,26 @@ fn prove(losses: &Losses, claim: Claim) -> usize {
         }
         outcome.ok()
     });
-    let mut took: Vec<Duration> = outcomes.iter().copied().flatten().collect();
-    took.sort_unstable();
-    let seconds = |span: Option<&Duration>| span.copied().unwrap_or_default().as_secs_f64();
+    let missed: Vec<Missed> = outcomes.iter().copied().flatten().collect();
     let spans = match claim.limit() {
         None => "nobody was evicted".to_owned(),
         Some(limit) => format!(
-            "replaced after {:.2} s (median), {:.2} s (longest) of {:.0} s",
-            seconds(took.get(took.len() / 2)),
-            seconds(took.last()),
+            "replaced after {} of {:.0} s; nothing committed for {}",
+            spread(missed.iter().map(|it| it.replaced)),
             limit.as_secs_f64(),
+            spread(missed.iter().map(|it| it.gap)),
         ),
     };
-    let (passed, failed) = (took.len(), outcomes.len() - took.len());
+    let (passed, failed) = (missed.len(), outcomes.len() - missed.len());
     let all = began.elapsed().as_secs_f64();
     println!("{claim}: {passed} seeds passed, {failed} failed: {spans}; took {all:.1} s");
     failed
+}
+
+fn spread(spans: impl Iterator<Item = Duration>) -> String {
+    let mut seconds: Vec<f64> = spans.map(|span| span.as_secs_f64()).collect();
+    seconds.sort_by(f64::total_cmp);
+    let at = |index: usize| seconds.get(index).copied().unwrap_or_default();
+    let (median, longest) = (at(seconds.len() / 2), at(seconds.len().saturating_sub(1)));
+    format!("{median:.2} s (median), {longest:.2} s (longest)")
 }

@@ -4,14 +4,15 @@
 //! pod on every machine tells when the lost one was replaced. Emulated machines run with longer timings (the rig's factor).
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use podium_qemu_tests::ClusterOptions;
 use podium_qemu_tests::clients::{Clients, Load};
 use podium_qemu_tests::history::longest_gap;
 use podium_qemu_tests::links::{machine_name, parse_machine};
 use podium_qemu_tests::scenario::{POD_LIMIT, Rig};
+use podium_qemu_tests::{ClusterOptions, debian};
 use serde_json::Value;
 
 use crate::Bench;
@@ -20,6 +21,8 @@ use crate::guest::LIMIT;
 use crate::memory;
 
 const ROUNDS: usize = 5;
+/// Of the simulator.
+const SEEDS: &str = "1000";
 const MACHINES: u16 = 4;
 const MEMORY_MEBIBYTES: u32 = 256;
 const VOTER_GOAL_MIB: f64 = 64.0;
@@ -84,7 +87,18 @@ pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
             [column(|it| it.gap), column(|it| it.bound), column(|it| it.running)];
         table.row(&[name.to_owned(), gap, bound, running]);
     }
-    Ok(memory + &table.finish())
+    Ok(memory + &table.finish() + &simulated(bench)?)
+}
+
+/// The same losses with the timings that real machines have, in the simulator's virtual time: its own words.
+fn simulated(bench: &Bench) -> anyhow::Result<String> {
+    let mut text = "\nWith the default timings, in virtual time, three to seven voters (`podium-sim loss`):\n\n".to_owned();
+    for claim in ["machine", "leader"] {
+        let mut command = Command::new(bench.programs.join("podium-sim"));
+        command.args(["loss", "--claim", claim, "--seeds", SEEDS]);
+        text += &format!("- {}", String::from_utf8(debian::run(command)?)?);
+    }
+    Ok(text)
 }
 
 fn memory_table(rig: &mut Rig) -> anyhow::Result<String> {
