@@ -85,7 +85,7 @@ lint: test-deps
 # Namespaces and control groups need root; tests that need them run as root or fail.
 unit: test-deps
 	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo -E") \
-	cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(~vm_)'
+	cargo nextest run --workspace --exclude podium-qemu-tests --lib --bins --tests --locked --no-fail-fast
 
 sim:
 	cargo run --release --locked -p podium-sim $(if $(BUG),--features planted-bugs) -- --seed $(SEED) --steps $(STEPS) \
@@ -108,8 +108,9 @@ planted:
 DATAPLANE_TESTS = $$(cargo test --release --locked --no-run --message-format json -p podium-dataplane --test kernel | \
 	sed -n 's|.*"executable":"\([^"]*/kernel-[^"]*\)".*|\1|p')
 
+# The rig's own tests, and the scenarios that boot the image.
 vm: test-deps
-	PODIUM_DATAPLANE_TESTS=$(DATAPLANE_TESTS) PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests -E 'binary(~vm_)'
+	PODIUM_DATAPLANE_TESTS=$(DATAPLANE_TESTS) PODIUM_IMAGE=$(abspath $(IMAGE)) cargo nextest run --release --locked --no-fail-fast -p podium-qemu-tests --lib --tests
 
 # Forty minutes on a machine that does nothing else; a busy one gives figures that mean nothing. PARTS=boot,store for some.
 bench: image test-deps
