@@ -118,8 +118,10 @@ fn a_power_cut_loses_nothing_that_was_acknowledged(rig: &mut Rig) -> anyhow::Res
     rig.cluster.power_on()?;
     rig.cluster.wait_ready(BOOT_LIMIT, |_| {})?;
     ensure!(read(rig)? == before, "the object is not what it was: {}", read(rig)?);
-    rig.kubectl.run(&["rollout", "status", "deployment/redis-master", POD_LIMIT])?;
-    Ok(())
+    rig.until("Redis answers again", |rig| {
+        let answer = rig.exec(&["sh", "-c", r"printf 'PING\r\n' | nc -w 10 redis-master 6379"])?;
+        Ok((answer == "+PONG\r\n").then_some(()))
+    })
 }
 
 fn the_power_button_ends_the_machine_in_order(rig: &mut Rig) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         .build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let ended = runtime.block_on(compose::run());
-        // Dropping it would wait for whatever still blocks, for half a minute at times; what must be on the disk is there.
+        // Dropping it would wait for whatever still blocks; what must be on the disk is there.
         runtime.shutdown_background();
         ended
     });
