@@ -38,7 +38,6 @@ pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
     );
     for (name, adjust) in overlays {
         let options = ClusterOptions {
-            expect: Some(1),
             adjust,
             ..bench.options(&format!("bench-{}", name.to_lowercase()), 2)?
         };
