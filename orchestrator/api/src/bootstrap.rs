@@ -24,9 +24,9 @@ pub async fn ensure(pipeline: &Pipeline, servers: &[IpAddr], port: u16) -> Resul
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         create(pipeline, &ObjectKey::of_namespace(name), object).await?;
     }
-    let key = ObjectKey::new(resources::SERVICES, "default", SERVICE);
+    let key = ObjectKey::new(resources::SERVICES, namespace::DEFAULT, SERVICE);
     create(pipeline, &key, service(pipeline, port)).await?;
-    let key = ObjectKey::new(resources::ENDPOINT_SLICES, "default", SERVICE);
+    let key = ObjectKey::new(resources::ENDPOINT_SLICES, namespace::DEFAULT, SERVICE);
     let slice = endpoint_slice(servers, port);
     if !create(pipeline, &key, slice.clone()).await? {
         let target = target(&key)?;

@@ -4,7 +4,7 @@
 //! and Secrets that those pods refer to, as long as they do. A voter keeps one [`Share`] per node that follows and says
 //! what it returns, piece by piece ([`Feed`]); the node keeps a [`podium_store::Mirror`].
 //!
-//! Pure: views and events in, changes out. Invariant: what the node holds is exactly `held`; a record never goes back to
+//! A share is pure: views and events in, changes out. Invariant: what the node holds is exactly `held`; a record never goes back to
 //! an older one, although a view may be ahead of the event that is looked at.
 
 mod feed;

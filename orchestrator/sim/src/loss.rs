@@ -81,7 +81,8 @@ impl Claim {
 pub struct Missed {
     /// From the loss until the last replacement was bound; the length of the run where nobody is to be replaced.
     pub replaced: Duration,
-    /// From the loss until something was committed again: for so long nobody could write.
+    /// From the loss until something was committed again. If the leader was lost, nobody could write for so long; if not, it says
+    /// only when there was something to commit.
     pub gap: Duration,
 }
 
