@@ -144,8 +144,10 @@ impl Registry {
     /// # Errors
     /// It cannot be made, or the registry does not take it.
     pub fn push(&self, image: &content::Image) -> anyhow::Result<()> {
-        let _alone = debian::alone(&self.folder)?;
-        let layout = self.cache.join("images").join(image.name);
+        let layouts = self.cache.join("images");
+        // Layouts are shared by all registries of a cache, the data by all of a folder.
+        let _alone = (debian::alone(&self.folder)?, debian::alone(&layouts)?);
+        let layout = layouts.join(image.name);
         image.write_layout(&layout)?;
         for tag in image.tags {
             let mut push = Command::new("skopeo");
