@@ -427,7 +427,9 @@ fn peers_come_go_and_move_and_the_rest_stays() {
         let (own, peers) = (IpAddr::V4(underlay(1)), BTreeMap::from([("n2".to_owned(), moved)]));
         let Node { overlay, namespace, .. } = &mut nodes[0];
         let applied = namespace.run(|| overlay.apply(own, &peers)).expect("apply");
-        assert_eq!(applied.changed, 1, "{mode:?}: {:?}", applied.refused);
+        // WireGuard sends to where a peer's last packet came from, so it may know before it is told.
+        let known = usize::from(mode != Mode::WireGuard);
+        assert!((known..=1).contains(&applied.changed), "{mode:?}: {applied:?}");
         let Node { overlay, namespace, .. } = &mut nodes[1];
         let (own, peers) =
             (IpAddr::V4(underlay(12)), BTreeMap::from([("n1".to_owned(), peer(mode, 1))]));
