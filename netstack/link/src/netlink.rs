@@ -31,6 +31,7 @@ mod overlay;
 pub use overlay::{Neighbour, NeighbourTable, Vxlan};
 
 const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const EADDRNOTAVAIL: i32 = 99;
@@ -210,15 +211,15 @@ impl Netlink {
         self.call_unless(RouteNetlinkMessage::NewLink(message), flags, &doing, &[EEXIST])
     }
 
-    /// Removes a link.
+    /// Removes a link, which may be gone already: one end of a pair goes with the namespace of the other.
     ///
     /// # Errors
-    /// [`NetlinkError`], also when there is no such link.
+    /// [`NetlinkError`].
     pub fn delete_link(&mut self, index: u32) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         let doing = format!("removing link {index}");
-        self.call(RouteNetlinkMessage::DelLink(message), NLM_F_ACK, &doing).map(|_| ())
+        self.call_unless(RouteNetlinkMessage::DelLink(message), NLM_F_ACK, &doing, &[ENODEV])
     }
 
     /// The addresses of a link.
