@@ -28,7 +28,7 @@ pub(crate) fn judged(value: f64, goal: f64, unit: &str) -> String {
     if value <= goal {
         format!("goal {goal:.1} {unit}: met")
     } else {
-        format!("goal {goal:.1} {unit}: **missed by {:.1} {unit}**", value - goal)
+        format!("goal {goal:.1} {unit}: **missed by {:.2} {unit}**", value - goal)
     }
 }
 

@@ -23,7 +23,8 @@ use crate::memory;
 const ROUNDS: usize = 5;
 /// Of the simulator.
 const SEEDS: &str = "1000";
-const MACHINES: u16 = 4;
+const VOTERS: u16 = 3;
+const MACHINES: u16 = VOTERS + 1;
 const MEMORY_MEBIBYTES: u32 = 256;
 const VOTER_GOAL_MIB: f64 = 64.0;
 const WORKER_GOAL_MIB: f64 = 32.0;
@@ -56,7 +57,11 @@ struct Loss {
 
 pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<String> {
     let options = bench.options("bench-losses", MACHINES)?;
-    let options = ClusterOptions { memory_mebibytes: MEMORY_MEBIBYTES, expect: Some(3), ..options };
+    let options = ClusterOptions {
+        memory_mebibytes: MEMORY_MEBIBYTES,
+        expect: Some(VOTERS.into()),
+        ..options
+    };
     let mut rig = Rig::boot(&options)?;
     let memory = memory_table(&mut rig)?;
     rig.apply(SPREAD)?;
@@ -106,7 +111,11 @@ fn memory_table(rig: &mut Rig) -> anyhow::Result<String> {
         "Memory of 256 MiB machines in a cluster of three voters and a worker, idle with one pod: MiB, medians of five",
         &["", "`node`", "`init` + `init net` + `node`", "goal", "MemTotal − MemAvailable"],
     );
-    let voters = rig.voters()?;
+    // A Machine tells what it is in the cluster only a moment after its Node is Ready.
+    let voters = rig.until("three voters", |rig| {
+        let voters = rig.voters()?;
+        Ok((voters.len() == usize::from(VOTERS)).then_some(voters))
+    })?;
     let worker = rig.ready_nodes()?.into_iter().find(|name| !voters.contains(name));
     let leader = machine_name(rig.leader()?);
     let follower = voters.iter().find(|name| **name != leader).cloned();
@@ -141,8 +150,10 @@ fn lose(rig: &mut Rig, victim: u16) -> anyhow::Result<Loss> {
     let gap = longest_gap(&clients.stop()?).as_secs_f64();
     rig.cluster.power_on()?;
     rig.wait_for_ready(&(0..MACHINES).collect::<Vec<_>>())?;
-    // So that every machine has one again.
-    rig.kubectl.run(&["rollout", "restart", "deployment/spread"])?;
+    // All anew, so that every machine has one again: a pod that still ends counts where it is.
+    rig.kubectl.run(&["scale", "--replicas=0", "deployment/spread"])?;
+    rig.until("no pod", |rig| Ok(pods(rig)?.is_empty().then_some(())))?;
+    rig.kubectl.run(&["scale", &format!("--replicas={MACHINES}"), "deployment/spread"])?;
     rig.kubectl.run(&["rollout", "status", "deployment/spread", POD_LIMIT])?;
     rig.until("a pod on every machine", |rig| {
         let nodes: BTreeSet<_> =
