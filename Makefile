@@ -34,7 +34,7 @@ if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRO
 	apt-get install -y -qq --no-install-recommends $$missing; fi
 endef
 
-.PHONY: help up down image test lint unit sim loss sim-all planted vm bench clean build-deps run-deps test-deps programs
+.PHONY: help up down image test lint unit sim loss sim-all loss-all planted vm vm-stage spare-stage bench clean build-deps run-deps test-deps programs
 help:
 	@echo "make up      boot a cluster in QEMU           (NODES=$(NODES) MEMORY=$(MEMORY) NAME=$(NAME))"
 	@echo "make down    shut it down"
@@ -71,9 +71,15 @@ test: test-deps
 	$(call stage,lint,$(MAKE) --no-print-directory lint)
 	$(call stage,unit,$(MAKE) --no-print-directory unit)
 	$(call stage,sim,$(MAKE) --no-print-directory sim-all)
-	$(call stage,planted,$(MAKE) --no-print-directory planted)
 	$(call stage,image,$(MAKE) --no-print-directory image)
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going vm-stage spare-stage
+
+# An emulated machine mostly waits: what only computes, and has no time to keep, has what the machines leave of the processors.
+vm-stage:
 	$(call stage,vm,$(MAKE) --no-print-directory vm)
+
+spare-stage:
+	$(call stage,loss and planted,nice -n 19 $(MAKE) --no-print-directory loss-all planted)
 
 lint: test-deps
 	cargo fmt --all --check
@@ -97,6 +103,8 @@ loss:
 
 sim-all:
 	cargo run --release --locked -p podium-sim -- run --seeds $(SEEDS)
+
+loss-all:
 	cargo run --release --locked -p podium-sim -- loss --seeds $(SEEDS)
 
 # Mistakes that are made on purpose, each of which must be found. Only the simulator is built with them, and never the node.

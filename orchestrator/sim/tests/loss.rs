@@ -1,4 +1,4 @@
-//! The default timings of node lifecycle with a few seeds; `make sim-all` puts them to the proof with a thousand.
+//! The default timings of node lifecycle with a few seeds; `make loss-all` puts them to the proof with a thousand.
 
 use podium_sim::loss::Claim;
 
