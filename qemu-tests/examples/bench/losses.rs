@@ -150,6 +150,10 @@ fn lose(rig: &mut Rig, victim: u16) -> anyhow::Result<Loss> {
     let gap = longest_gap(&clients.stop()?).as_secs_f64();
     rig.cluster.power_on()?;
     rig.wait_for_ready(&(0..MACHINES).collect::<Vec<_>>())?;
+    rig.until("no taint", |rig| {
+        let nodes = rig.list("/api/v1/nodes")?;
+        Ok(nodes.iter().all(|node| node.pointer("/spec/taints").is_none()).then_some(()))
+    })?;
     // All anew, so that every machine has one again: a pod that still ends counts where it is.
     rig.kubectl.run(&["scale", "--replicas=0", "deployment/spread"])?;
     rig.until("no pod", |rig| Ok(pods(rig)?.is_empty().then_some(())))?;
